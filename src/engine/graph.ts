@@ -1,0 +1,84 @@
+/**
+ * A computation as data: values that remember the op and the inputs they come from.
+ * Building a value checks its shape; nothing is computed until a device runs a graph.
+ */
+
+import type { DType, HostTensor } from "../base/tensor.ts";
+import type { Shape } from "./shape.ts";
+import type { Emitter } from "./onnx/emitter.ts";
+
+export interface TypeOf {
+  readonly dtype: DType;
+  readonly shape: Shape;
+}
+
+export interface Value<A = unknown> extends TypeOf {
+  /** Grows with construction: inputs always have smaller ids. */
+  readonly id: number;
+  readonly op: Op<A>;
+  readonly inputs: readonly Value[];
+  readonly attributes: A;
+}
+
+/** A gradient rule. Written as a method so that an op on its own attributes is also an op on unknown ones. */
+type GradientRule<A> = { rule(gradient: Value, value: Value<A>): readonly (Value | undefined)[] }["rule"];
+
+/**
+ * Everything there is to know about an op. All four rules are required, so an op without one does not compile.
+ */
+export interface Op<A = unknown> {
+  readonly name: string;
+  /** Type of the result. @throws TiltError when the inputs do not fit */
+  infer(inputs: readonly TypeOf[], attributes: A): TypeOf;
+  /** Gradients with respect to each input, given that of the result; "none" where the result does not depend smoothly on any input. */
+  readonly gradient: GradientRule<A> | "none";
+  /** The result in float64, from float64 (or integer, boolean) inputs; `shape` is the concrete shape of the result. */
+  evaluate(inputs: readonly HostTensor[], attributes: A, shape: readonly number[]): HostTensor;
+  /** Emits ONNX nodes and returns the name of the result. */
+  lower(emit: Emitter, inputs: readonly string[], value: Value<A>): string;
+}
+
+let nextId = 0;
+
+/** The value of an op on inputs. */
+export const apply = <A>(op: Op<A>, inputs: readonly Value[], attributes: A): Value<A> => ({
+  id: nextId++,
+  op,
+  inputs,
+  attributes,
+  ...op.infer(inputs, attributes),
+});
+
+/** Fixes the attribute type of an op record. */
+export const defineOp = <A>(op: Op<A>): Op<A> => op;
+
+/** A computation with named inputs and outputs: what a device compiles. */
+export interface Graph {
+  readonly inputs: Readonly<Record<string, Value>>;
+  readonly outputs: Readonly<Record<string, Value>>;
+}
+
+/** The values that `roots` depend on, each after its inputs. */
+export const ancestors = (roots: readonly Value[]): Value[] => {
+  const seen = new Set<Value>();
+  const order: Value[] = [];
+  for (const root of roots) {
+    const stack: { readonly value: Value; next: number }[] = [];
+    const push = (value: Value) => {
+      if (seen.has(value)) return;
+      seen.add(value);
+      stack.push({ value, next: 0 });
+    };
+    push(root);
+    while (stack.length > 0) {
+      const top = stack[stack.length - 1]!;
+      const input = top.value.inputs[top.next++];
+      if (input !== undefined) push(input);
+      else {
+        order.push(top.value);
+        stack.pop();
+      }
+    }
+  }
+  return order;
+};

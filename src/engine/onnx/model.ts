@@ -1,0 +1,165 @@
+/**
+ * Writes a graph as an ONNX model (IR version 10, opset 21). Field numbers are those of onnx.proto.
+ * Inputs with a frozen tensor become initializers, which the runtime packs once.
+ */
+
+import { runtimeError } from "../../base/errors.ts";
+import type { DType, HostTensor } from "../../base/tensor.ts";
+import { ancestors, type Graph, type TypeOf, type Value } from "../graph.ts";
+import { input, isInput } from "../ops/source.ts";
+import type { DeviceName } from "../runtime/device.ts";
+import { type Axis, namesIn, type Shape, showShape } from "../shape.ts";
+import type { Attribute, Emitter } from "./emitter.ts";
+import { bytesField, floatField, integerField, join, type Message, messageField, textField, toBytes } from "./protobuf.ts";
+
+const int64Type = 7;
+const types: Readonly<Record<DType, number>> = { f32: 1, f64: 1, i32: 6, bool: 9 };
+
+const rawBytes = ({ dtype, data }: HostTensor): Uint8Array => {
+  const stored = dtype === "f64" ? Float32Array.from(data) : data;
+  return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
+};
+
+const tensorProto = (name: string, type: number, shape: readonly number[], raw: Uint8Array): Message =>
+  join([...shape.map((size) => integerField(1, size)), integerField(2, type), textField(8, name), bytesField(9, raw)]);
+
+const attributeProto = (name: string, value: Attribute): Message => {
+  const named = textField(1, name);
+  if (typeof value === "number") return join([named, integerField(3, value), integerField(20, 2)]);
+  if (typeof value === "string") return join([named, textField(4, value), integerField(20, 3)]);
+  if ("float" in value) return join([named, floatField(2, value.float), integerField(20, 1)]);
+  return join([named, ...value.map((item) => integerField(8, item)), integerField(20, 7)]);
+};
+
+const valueInfo = (name: string, { dtype, shape }: TypeOf): Message => {
+  const dimension = (axis: Axis) => messageField(1, typeof axis === "number" ? integerField(1, axis) : textField(2, axis));
+  const tensorType = join([integerField(1, types[dtype]), messageField(2, join(shape.map(dimension)))]);
+  return join([textField(1, name), messageField(2, messageField(1, tensorType))]);
+};
+
+export interface ModelOptions {
+  readonly device: DeviceName;
+  /** Inputs to be built in as constants. */
+  readonly frozen?: Readonly<Record<string, HostTensor>>;
+}
+
+/** Largest protobuf message: 2 GiB less one byte. */
+const protobufLimit = 0x7fffffff;
+
+/** The graph as the bytes of an ONNX model. @throws TiltError when it would pass 2 GiB */
+export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): Uint8Array => {
+  const nodes: Message[] = [];
+  const initializers: Message[] = [];
+  const names = new Map<Value, string>();
+  const cached = new Map<string, string>();
+  const once = (key: string, make: () => string): string => {
+    const known = cached.get(key);
+    if (known !== undefined) return known;
+    const made = make();
+    cached.set(key, made);
+    return made;
+  };
+  let counter = 0;
+  const fresh = (): string => `v${counter++}`;
+
+  /** Plain axis names, and the input and place where each can be measured. */
+  const measured = new Map<string, { readonly input: string; readonly at: number }>();
+  for (const [name, { shape }] of Object.entries(graph.inputs)) {
+    if (name in frozen) continue;
+    shape.forEach((axis, at) => {
+      if (typeof axis === "string" && !/[+*]/.test(axis) && !measured.has(axis)) measured.set(axis, { input: name, at });
+    });
+  }
+
+  const emit: Emitter = {
+    device,
+    int64Type,
+    type: (dtype) => types[dtype],
+    node: (operator, inputs, attributes = {}, options = {}) => {
+      const outputs = Array.from({ length: options.outputs ?? 1 }, fresh);
+      nodes.push(
+        join([
+          ...inputs.map((name) => textField(1, name)),
+          ...outputs.map((name) => textField(2, name)),
+          textField(3, `${operator}_${outputs[0]}`),
+          textField(4, operator),
+          ...Object.entries(attributes).map(([name, value]) => messageField(5, attributeProto(name, value))),
+          ...(options.domain === undefined ? [] : [textField(7, options.domain)]),
+        ]),
+      );
+      return outputs[0]!;
+    },
+    initializer: (held) => {
+      const name = fresh();
+      initializers.push(tensorProto(name, types[held.dtype], held.shape, rawBytes(held)));
+      return name;
+    },
+    int64: (values) =>
+      once(`int64:${values.join(",")}`, () => {
+        const name = fresh();
+        const raw = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
+        initializers.push(tensorProto(name, int64Type, [values.length], raw));
+        return name;
+      }),
+    axis: (axis) => {
+      if (typeof axis === "number") return emit.int64([axis]);
+      return once(`axis:${axis}`, () => {
+        const combine = (operator: string, terms: readonly string[]) => terms.map((term) => emit.axis(/^\d+$/.test(term) ? Number(term) : term)).reduce((a, b) => emit.node(operator, [a, b]));
+        if (axis.includes("+")) return combine("Add", axis.split("+"));
+        if (axis.includes("*")) return combine("Mul", axis.split("*"));
+        const place = measured.get(axis);
+        if (place === undefined) throw runtimeError({ where: "onnxModel", expected: `axis ${axis} to be an axis of an input`, got: "none", fix: "give the graph an input that has it" });
+        return emit.node("Slice", [emit.node("Shape", [place.input]), emit.int64([place.at]), emit.int64([place.at + 1])]);
+      });
+    },
+    shape: (shape: Shape) =>
+      shape.every((axis) => typeof axis === "number") ? emit.int64(shape as number[]) : once(`shape:${showShape(shape)}`, () => emit.node("Concat", shape.map((axis) => emit.axis(axis)), { axis: 0 })),
+    inline: () => {
+      throw new Error("inline is given the types of its inputs by lower");
+    },
+  };
+
+  const lower = (value: Value): string => {
+    const done = names.get(value);
+    if (done !== undefined) return done;
+    const inputs = value.inputs.map((source) => names.get(source)!);
+    const inline: Emitter["inline"] = (given, build) => {
+      const stand = value.inputs.map((source, i) => input(`inline${i}`, source.dtype, source.shape));
+      stand.forEach((placeholder, i) => names.set(placeholder, given[i]!));
+      return ancestors([build(...stand)]).map(lower).at(-1)!;
+    };
+    const name = value.op.lower({ ...emit, inline }, inputs, value);
+    names.set(value, name);
+    return name;
+  };
+
+  for (const [name, value] of Object.entries(graph.inputs)) {
+    names.set(value, name);
+    const held = frozen[name];
+    if (held !== undefined) initializers.push(tensorProto(name, types[held.dtype], held.shape, rawBytes(held)));
+  }
+  for (const value of ancestors(Object.values(graph.outputs))) {
+    if (isInput(value) && !names.has(value)) throw runtimeError({ where: "onnxModel", expected: "every input to be named in the graph", got: `a free input "${value.attributes.name}"`, fix: "list it among the graph's inputs" });
+    lower(value);
+  }
+  const outputs = Object.entries(graph.outputs).map(([name, value]) => {
+    nodes.push(join([textField(1, names.get(value)!), textField(2, name), textField(3, `output_${name}`), textField(4, "Identity")]));
+    return messageField(12, valueInfo(name, value));
+  });
+  const symbolic = Object.values(graph.inputs).flatMap((value) => value.shape.flatMap(namesIn));
+  const body = join([
+    ...nodes.map((node) => messageField(1, node)),
+    textField(2, `tiltlm(${[...new Set(symbolic)].join(", ")})`),
+    ...initializers.map((held) => messageField(5, held)),
+    ...Object.entries(graph.inputs)
+      .filter(([name]) => !(name in frozen))
+      .map(([name, value]) => messageField(11, valueInfo(name, value))),
+    ...outputs,
+  ]);
+  const opset = (domain: string, version: number) => messageField(8, join([textField(1, domain), integerField(2, version)]));
+  const model = join([integerField(1, 10), textField(2, "tiltlm"), messageField(7, body), opset("", 21), opset("com.microsoft", 1)]);
+  if (model.size > protobufLimit) {
+    throw runtimeError({ where: "onnxModel", expected: "a model of at most 2 GiB", got: `${(model.size / 2 ** 30).toFixed(1)} GiB`, fix: "use a smaller model" });
+  }
+  return toBytes(model);
+};

@@ -1,0 +1,129 @@
+/** Ops along axes: mean, maximum, position of the maximum, running sum, order. */
+
+import { allocate, type HostTensor, tensor } from "../../base/tensor.ts";
+import { apply, defineOp, type Value } from "../graph.ts";
+import { shapeError } from "../shape.ts";
+import { cast, div, equal, exp, log, mul, add, stopGradient, sub } from "./elementwise.ts";
+import { count, expand, inferReduced, normalizeAxes, type ReduceAttributes, reduceHost, reshape, sum } from "./layout.ts";
+
+export const maxOp = defineOp<ReduceAttributes>({
+  name: "max",
+  infer: ([x], attributes) => ({ dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) }),
+  // Equal maxima share the gradient.
+  gradient: (g, value) => {
+    const [x] = value.inputs as [Value];
+    const { axes } = value.attributes;
+    const kept = inferReduced(x.shape, { axes, keep: true });
+    const hits = cast(equal(x, reshape(value, kept)), "f32");
+    return [mul(hits, div(reshape(g, kept), sum(hits, axes, { keep: true })))];
+  },
+  evaluate: ([x], attributes, shape) => reduceHost(x!, attributes, shape, Number.NEGATIVE_INFINITY, Math.max),
+  lower: (emit, [x], { attributes: { axes, keep } }) => emit.node("ReduceMax", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
+});
+
+interface ReduceOptions {
+  readonly keep?: boolean;
+}
+
+/** Maximum over axes. */
+export const max = (x: Value, axes?: number | readonly number[], options: ReduceOptions = {}): Value =>
+  apply(maxOp, [x], { axes: normalizeAxes("max", x, axes), keep: options.keep ?? false });
+
+export const meanOp = defineOp<ReduceAttributes>({
+  name: "mean",
+  infer: ([x], attributes) => ({ dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) }),
+  gradient: (g, { inputs: [x], attributes: { axes } }) => [
+    expand(div(reshape(g, inferReduced(x!.shape, { axes, keep: true })), count(x!, axes)), x!.shape),
+  ],
+  evaluate: ([x], attributes, shape) => {
+    const total = reduceHost(x!, attributes, shape, 0, (a, b) => a + b);
+    const n = attributes.axes.reduce((product, axis) => product * x!.shape[axis]!, 1);
+    return tensor("f64", shape, (total.data as Float64Array).map((value) => value / n));
+  },
+  lower: (emit, [x], { attributes: { axes, keep } }) => emit.node("ReduceMean", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
+});
+
+/** Mean over axes. */
+export const mean = (x: Value, axes?: number | readonly number[], options: ReduceOptions = {}): Value =>
+  apply(meanOp, [x], { axes: normalizeAxes("mean", x, axes), keep: options.keep ?? false });
+
+/** Calls `visit` with the offset of each last-axis row of x. */
+const forRows = (x: HostTensor, visit: (start: number, width: number, row: number) => void): void => {
+  const width = x.shape[x.shape.length - 1]!;
+  for (let row = 0; row * width < x.data.length; row++) visit(row * width, width, row);
+};
+
+const lastAxis = (name: string, rank: number): void => {
+  if (rank === 0) throw shapeError(name, "at least one axis", "a scalar");
+};
+
+export const argMaxOp = defineOp<null>({
+  name: "argMax",
+  infer: ([x]) => {
+    lastAxis("argMax", x!.shape.length);
+    return { dtype: "i32", shape: x!.shape.slice(0, -1) };
+  },
+  gradient: "none",
+  evaluate: ([x], _, shape) => {
+    const result = tensor("i32", shape, allocate("i32", shape.reduce((a, b) => a * b, 1)));
+    forRows(x!, (start, width, row) => {
+      let best = 0;
+      for (let i = 1; i < width; i++) if (x!.data[start + i]! > x!.data[start + best]!) best = i;
+      result.data[row] = best;
+    });
+    return result;
+  },
+  lower: (emit, inputs) => emit.node("Cast", [emit.node("ArgMax", inputs, { axis: -1, keepdims: 0 })], { to: emit.type("i32") }),
+});
+
+/** Position of the first maximum along the last axis, as an integer. */
+export const argMax = (x: Value): Value => apply(argMaxOp, [x], null);
+
+export const cumulativeSumOp = defineOp<{ readonly reverse: boolean }>({
+  name: "cumulativeSum",
+  infer: ([x]) => {
+    lastAxis("cumulativeSum", x!.shape.length);
+    return { dtype: x!.dtype, shape: x!.shape };
+  },
+  gradient: (g, { attributes: { reverse } }) => [cumulativeSum(g, { reverse: !reverse })],
+  evaluate: ([x], { reverse }) => {
+    const data = allocate(x!.dtype, x!.data.length);
+    forRows(x!, (start, width) => {
+      let total = 0;
+      for (let i = 0; i < width; i++) {
+        const at = start + (reverse ? width - 1 - i : i);
+        total += x!.data[at]!;
+        data[at] = total;
+      }
+    });
+    return { dtype: x!.dtype, shape: x!.shape, data };
+  },
+  lower: (emit, [x], { attributes: { reverse } }) => emit.node("CumSum", [x!, emit.initializer(tensor("i32", [], [-1]))], { reverse: reverse ? 1 : 0 }),
+});
+
+/** Running sum along the last axis, the element itself included. */
+export const cumulativeSum = (x: Value, options: { readonly reverse?: boolean } = {}): Value => apply(cumulativeSumOp, [x], { reverse: options.reverse ?? false });
+
+export const sortDescendingOp = defineOp<null>({
+  name: "sortDescending",
+  infer: ([x]) => {
+    lastAxis("sortDescending", x!.shape.length);
+    return { dtype: x!.dtype, shape: x!.shape };
+  },
+  gradient: "none",
+  evaluate: ([x]) => {
+    const data = Float64Array.from(x!.data);
+    forRows(x!, (start, width) => data.subarray(start, start + width).sort().reverse());
+    return tensor("f64", x!.shape, data);
+  },
+  lower: (emit, [x], { shape }) => emit.node("TopK", [x!, emit.shape(shape.slice(-1))], { axis: -1, largest: 1, sorted: 1 }, { outputs: 2 }),
+});
+
+/** The values of the last axis, largest first. */
+export const sortDescending = (x: Value): Value => apply(sortDescendingOp, [x], null);
+
+/** log sum exp over the last axis, kept as size 1. */
+export const logSumExp = (x: Value): Value => {
+  const top = stopGradient(max(x, -1, { keep: true }));
+  return add(log(sum(exp(sub(x, top)), -1, { keep: true })), top);
+};

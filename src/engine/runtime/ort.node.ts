@@ -1,0 +1,58 @@
+/** ONNX Runtime in Node as a device. Tensors live on the host; inputs are passed without a copy. */
+
+import { InferenceSession, Tensor } from "onnxruntime-node";
+import { messageOf, runtimeError, usageError } from "../../base/errors.ts";
+import { type DType, type HostTensor, tensor } from "../../base/tensor.ts";
+import { onnxModel } from "../onnx/model.ts";
+import { bindShape } from "../shape.ts";
+import { simplify } from "../simplify.ts";
+import { type Device, type DeviceName, type DeviceTensor, onHost } from "./device.ts";
+import { referenceDevice } from "./reference.ts";
+
+const ortTypes = { f32: "float32", f64: "float32", i32: "int32", bool: "bool" } as const;
+const dtypes: Readonly<Record<string, DType>> = { float32: "f32", int32: "i32", bool: "bool" };
+
+const toOrt = ({ dtype, shape, data }: HostTensor): Tensor =>
+  new Tensor(ortTypes[dtype], (dtype === "f64" ? Float32Array.from(data) : data) as Float32Array, shape as number[]);
+
+const fromOrt = (held: Tensor): HostTensor => tensor(dtypes[held.type] ?? "f32", held.dims, held.data as Float32Array);
+
+/** ONNX Runtime on the CPU. `threads` 0 lets it take one per core. */
+export const cpuDevice = (options: { readonly threads?: number } = {}): Device => ({
+  name: "cpu",
+  upload: onHost,
+  compile: async (graph, { frozen = {} } = {}) => {
+    const bytes = onnxModel(simplify(graph), { device: "cpu", frozen });
+    const session = await InferenceSession.create(bytes, {
+      executionProviders: ["cpu"],
+      graphOptimizationLevel: "all",
+      logSeverityLevel: 3,
+      ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
+    }).catch((error: unknown) => {
+      throw runtimeError({ where: "cpu", expected: "ONNX Runtime to accept the graph", got: messageOf(error), fix: "report it with the model's config.json" }, error);
+    });
+    return {
+      run: async (inputs) => {
+        const bindings = new Map<string, number>();
+        const feeds: Record<string, Tensor> = {};
+        for (const [name, value] of Object.entries(graph.inputs)) {
+          if (name in frozen) continue;
+          const held: HostTensor | DeviceTensor | undefined = inputs[name];
+          if (held === undefined) throw runtimeError({ where: "cpu", expected: `a value for input "${name}"`, got: "none", fix: "pass it" });
+          bindShape(`cpu: input "${name}"`, value.shape, held.shape, bindings);
+          feeds[name] = toOrt("read" in held ? await held.read() : held);
+        }
+        const results = await session.run(feeds);
+        return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, onHost(fromOrt(result as Tensor))]));
+      },
+      dispose: () => session.release(),
+    };
+  },
+});
+
+/** The device of that name. @throws TiltError (usage) when this build cannot open it */
+export const openDevice = (name: DeviceName, options: { readonly threads?: number } = {}): Device => {
+  if (name === "cpu") return cpuDevice(options);
+  if (name === "reference") return referenceDevice;
+  throw usageError({ where: `device ${name}`, expected: "cpu or reference", got: name, fix: "GPU devices are not in this version yet; use device: cpu" });
+};

@@ -1,0 +1,83 @@
+/**
+ * Shapes with named axes. An axis is a number, a name ("B"), or an expression over names ("B*T", "C+1"): documentation, check and
+ * ONNX dimension name at once. Two symbolic axes are equal when they are written the same.
+ */
+
+import { TiltError } from "../base/errors.ts";
+
+export type Axis = number | string;
+export type Shape = readonly Axis[];
+
+export const showShape = (shape: Shape): string => `[${shape.join(", ")}]`;
+
+/** A mistake in how a graph is put together: a bug of the caller, found while building. */
+export const shapeError = (where: string, expected: string, got: string): TiltError =>
+  new TiltError("runtime", `${where}: expected ${expected}, got ${got}; check the axes of the inputs`);
+
+export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((axis, i) => axis === b[i]);
+
+/** The axis of the product of axes: numbers multiply, names join with "*". */
+export const timesAxes = (axes: Shape): Axis => {
+  const numbers = axes.filter((axis) => typeof axis === "number").reduce((product, axis) => product * axis, 1);
+  const names = axes.filter((axis) => typeof axis === "string");
+  if (numbers === 0 || names.length === 0) return numbers;
+  if (names.some((name) => name.includes("+"))) throw shapeError("timesAxes", "names or products of names", names.join(" and "));
+  return [...(numbers === 1 ? [] : [String(numbers)]), ...names].join("*");
+};
+
+export const plusAxes = (a: Axis, b: Axis): Axis => (typeof a === "number" && typeof b === "number" ? a + b : a === 0 ? b : b === 0 ? a : `${a}+${b}`);
+
+export type Bindings = ReadonlyMap<string, number>;
+
+/** The names in an axis expression. */
+export const namesIn = (axis: Axis): string[] => (typeof axis === "number" ? [] : axis.split(/[+*]/).filter((term) => !/^\d+$/.test(term)));
+
+/** The number an axis stands for. @throws TiltError when a name is not bound */
+export const resolveAxis = (axis: Axis, bindings: Bindings): number => {
+  if (typeof axis === "number") return axis;
+  const valueOf = (term: string): number => {
+    if (/^\d+$/.test(term)) return Number(term);
+    const bound = bindings.get(term);
+    if (bound === undefined) throw shapeError("resolveAxis", `axis "${term}" to be bound by an input`, "no binding");
+    return bound;
+  };
+  return axis
+    .split("+")
+    .map((product) => product.split("*").reduce((total, term) => total * valueOf(term), 1))
+    .reduce((a, b) => a + b, 0);
+};
+
+export const resolveShape = (shape: Shape, bindings: Bindings): number[] => shape.map((axis) => resolveAxis(axis, bindings));
+
+/** Binds the plain names of `shape` to the sizes of a concrete shape. @throws TiltError on a rank or size that disagrees */
+export const bindShape = (where: string, shape: Shape, actual: readonly number[], bindings: Map<string, number>): void => {
+  const complain = () => shapeError(where, `shape ${showShape(shape)}`, showShape(actual));
+  if (shape.length !== actual.length) throw complain();
+  shape.forEach((axis, i) => {
+    const size = actual[i]!;
+    if (typeof axis === "string" && !/[+*]/.test(axis)) {
+      const bound = bindings.get(axis);
+      if (bound === undefined) bindings.set(axis, size);
+      else if (bound !== size) throw shapeError(where, `axis ${axis} = ${bound}, as bound by another input`, showShape(actual));
+    } else if (typeof axis === "number" && axis !== size) throw complain();
+  });
+};
+
+/** NumPy broadcasting on named axes: equal, or one of them 1, aligned at the last axis. */
+export const broadcastShapes = (where: string, a: Shape, b: Shape): Shape => {
+  const rank = Math.max(a.length, b.length);
+  return Array.from({ length: rank }, (_, i) => {
+    const left = a[i - (rank - a.length)] ?? 1;
+    const right = b[i - (rank - b.length)] ?? 1;
+    if (left === right || right === 1) return left;
+    if (left === 1) return right;
+    throw shapeError(where, "axes that are equal or 1", `${showShape(a)} and ${showShape(b)}`);
+  });
+};
+
+/** A non-negative axis index. @throws TiltError when it is out of range */
+export const axisIndex = (where: string, axis: number, rank: number): number => {
+  const index = axis < 0 ? axis + rank : axis;
+  if (!Number.isInteger(index) || index < 0 || index >= rank) throw shapeError(where, `an axis below ${rank}`, String(axis));
+  return index;
+};
