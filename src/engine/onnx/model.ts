@@ -5,11 +5,9 @@
 
 import { runtimeError } from "../../base/errors.ts";
 import type { DType, HostTensor } from "../../base/tensor.ts";
-import { ancestors, type Graph, type TypeOf, type Value } from "../graph.ts";
+import { ancestors, type Attribute, type DeviceName, type Emitter, type Graph, type TypeOf, type Value } from "../graph.ts";
 import { input, isInput } from "../ops/source.ts";
-import type { DeviceName } from "../runtime/device.ts";
 import { type Axis, namesIn, type Shape, showShape } from "../shape.ts";
-import type { Attribute, Emitter } from "./emitter.ts";
 import { bytesField, floatField, integerField, join, type Message, messageField, textField, toBytes } from "./protobuf.ts";
 
 const int64Type = 7;
@@ -45,6 +43,9 @@ export interface ModelOptions {
 
 /** Largest protobuf message: 2 GiB less one byte. */
 const protobufLimit = 0x7fffffff;
+
+/** What an output is called in the model: ONNX has one name space for inputs and outputs, graphs have two. */
+export const outputName = (name: string): string => `output:${name}`;
 
 /** The graph as the bytes of an ONNX model. @throws TiltError when it would pass 2 GiB */
 export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): Uint8Array => {
@@ -143,8 +144,8 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     lower(value);
   }
   const outputs = Object.entries(graph.outputs).map(([name, value]) => {
-    nodes.push(join([textField(1, names.get(value)!), textField(2, name), textField(3, `output_${name}`), textField(4, "Identity")]));
-    return messageField(12, valueInfo(name, value));
+    nodes.push(join([textField(1, names.get(value)!), textField(2, outputName(name)), textField(3, `Identity_${name}`), textField(4, "Identity")]));
+    return messageField(12, valueInfo(outputName(name), value));
   });
   const symbolic = Object.values(graph.inputs).flatMap((value) => value.shape.flatMap(namesIn));
   const body = join([

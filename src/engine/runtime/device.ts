@@ -4,9 +4,9 @@
  */
 
 import type { DType, HostTensor } from "../../base/tensor.ts";
-import type { Graph } from "../graph.ts";
+import type { DeviceName, Graph } from "../graph.ts";
 
-export type DeviceName = "reference" | "cpu" | "webgpu" | "cuda";
+export type { DeviceName } from "../graph.ts";
 
 /** A tensor where a device keeps it. */
 export interface DeviceTensor {

@@ -3,7 +3,7 @@
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { messageOf, runtimeError, usageError } from "../../base/errors.ts";
 import { type DType, type HostTensor, tensor } from "../../base/tensor.ts";
-import { onnxModel } from "../onnx/model.ts";
+import { onnxModel, outputName } from "../onnx/model.ts";
 import { bindShape } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import { type Device, type DeviceName, type DeviceTensor, onHost } from "./device.ts";
@@ -43,7 +43,7 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
           feeds[name] = toOrt("read" in held ? await held.read() : held);
         }
         const results = await session.run(feeds);
-        return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, onHost(fromOrt(result as Tensor))]));
+        return Object.fromEntries(Object.keys(graph.outputs).map((name) => [name, onHost(fromOrt(results[outputName(name)] as Tensor))]));
       },
       dispose: () => session.release(),
     };

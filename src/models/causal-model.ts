@@ -1,0 +1,89 @@
+/**
+ * Causal language models as graphs. An architecture says what its layers compute; this file says how layers make a model,
+ * once for whole sequences and once for a single new token, from the same description.
+ */
+
+import { usageError } from "../base/errors.ts";
+import type { Value } from "../engine/graph.ts";
+import { add, gemm, input, iota, linearLogProb, reshape } from "../engine/ops/index.ts";
+import { type Axis, timesAxes } from "../engine/shape.ts";
+import { type Attend, cachedAttention, fullAttention, type LayerCache } from "./attention.ts";
+import type { Architecture, Parameters } from "./architecture.ts";
+import { type ModelConfig, parameterShapes } from "./config.ts";
+import { gpt2 } from "./gpt2.ts";
+import { llama } from "./llama.ts";
+
+/** Anything that gives sequences a log-probability as a graph: a language model, or a table in an exact test. */
+export interface SequenceModel {
+  readonly parameterShapes: Readonly<Record<string, readonly number[]>>;
+  /**
+   * log-probability of each label after the tokens up to its place.
+   * @param tokens what the model reads [B, T], integers
+   * @param labels what comes next at each place [B, T], integers
+   * @returns [B, T] nats
+   */
+  tokenLogProbs(parameters: Parameters, tokens: Value, labels: Value): Value;
+}
+
+/** One decoding step as values. */
+export interface DecodingStep {
+  /** Next-token logits [B, V]. */
+  readonly logits: Value;
+  /** Keys and values of the token that was read, per layer [B, J, K]. */
+  readonly rows: readonly LayerCache[];
+}
+
+export interface CausalModel extends SequenceModel {
+  readonly config: ModelConfig;
+  /**
+   * Reads one token per sequence, given a cache of those before.
+   * @param tokens   [B]
+   * @param position [1], the place of these tokens, which is also how many the cache holds
+   */
+  decode(parameters: Parameters, tokens: Value, position: Value, caches: readonly LayerCache[]): DecodingStep;
+  /** The shape of one layer's keys (and of its values) for a batch and a capacity. */
+  cacheShape: readonly [batch: "B", groups: number, capacity: "C", headWidth: number];
+}
+
+const architectures: Readonly<Record<ModelConfig["family"], (config: ModelConfig) => Architecture>> = { gpt2, llama };
+
+const runLayers = (config: ModelConfig, architecture: Architecture, parameters: Parameters, embedded: Value, attend: Attend): Value => {
+  let stream = embedded;
+  for (let layer = 0; layer < config.layers; layer++) {
+    const attended = attend(layer, architecture.project(parameters, layer, stream));
+    stream = add(stream, architecture.merge(parameters, layer, attended));
+    stream = add(stream, architecture.feedForward(parameters, layer, stream));
+  }
+  return architecture.finish(parameters, stream);
+};
+
+/** A model of the given configuration. @throws TiltError (usage) for a family that is not known */
+export const createCausalModel = (config: ModelConfig): CausalModel => {
+  const create = architectures[config.family];
+  if (create === undefined) throw usageError({ where: "config.json", expected: Object.keys(architectures).join(" or "), got: String(config.family), fix: "convert the model or choose another" });
+  const architecture = create(config);
+  return {
+    config,
+    parameterShapes: parameterShapes(config),
+    cacheShape: ["B", config.keyValueHeads, "C", config.headWidth],
+    tokenLogProbs: (parameters, tokens, labels) => {
+      const [batch, length] = tokens.shape as [Axis, Axis];
+      const flat = timesAxes([batch, length]);
+      const embedded = reshape(architecture.embed(parameters, tokens, iota(length)), [flat, config.width]);
+      const hidden = runLayers(config, architecture, parameters, embedded, fullAttention(config, batch, length));
+      return reshape(linearLogProb(hidden, architecture.head(parameters), reshape(labels, [flat])), tokens.shape);
+    },
+    decode: (parameters, tokens, position, caches) => {
+      const rows: LayerCache[] = [];
+      const hidden = runLayers(config, architecture, parameters, architecture.embed(parameters, tokens, position), cachedAttention(config, position, caches, rows));
+      return { logits: gemm(hidden, architecture.head(parameters), undefined, { transposeB: true }), rows };
+    },
+  };
+};
+
+/** Graph inputs for a model's weights, named `weight.*`. */
+export const parameterInputs = (model: SequenceModel): Record<string, Value> =>
+  Object.fromEntries(Object.entries(model.parameterShapes).map(([name, shape]) => [name, input(`weight.${name}`, "f32", shape)]));
+
+/** The same record under its graph input names. */
+export const underInputNames = <T>(record: Readonly<Record<string, T>>): Record<string, T> => Object.fromEntries(Object.entries(record).map(([name, value]) => [`weight.${name}`, value]));

@@ -1,0 +1,42 @@
+/**
+ * A model that is nothing but a table of logits, one row per prefix: any distribution over short sequences, exactly.
+ * For tests and for reading; rows are numbered like the digits of a number in base V, shorter prefixes first.
+ */
+
+import { gatherRows, cast, add, logSoftmax, matmul, reshape, table, takeLast } from "../engine/ops/index.ts";
+import type { Parameters } from "./architecture.ts";
+import type { SequenceModel } from "./causal-model.ts";
+import type { Value } from "../engine/graph.ts";
+
+/** Number of prefixes shorter than `length` tokens over V tokens: 1 + V + V² + ... */
+export const prefixesShorterThan = (length: number, vocabulary: number): number => {
+  let total = 0;
+  for (let n = 0; n < length; n++) total += vocabulary ** n;
+  return total;
+};
+
+/** The table's row for a prefix. */
+export const prefixRow = (prefix: ArrayLike<number>, vocabulary: number): number => {
+  let digits = 0;
+  for (let i = 0; i < prefix.length; i++) digits = digits * vocabulary + prefix[i]!;
+  return prefixesShorterThan(prefix.length, vocabulary) + digits;
+};
+
+/**
+ * A tabular model of sequences of at most `maxTokens` tokens. It reads [start, x_1, ..., x_{T-1}] like any other model:
+ * the first column is not part of the prefix. Its one parameter is `logits` [P, V].
+ */
+export const createTabularModel = (vocabulary: number, maxTokens: number): SequenceModel => ({
+  parameterShapes: { logits: [prefixesShorterThan(maxTokens, vocabulary), vocabulary] },
+  tokenLogProbs: (parameters: Parameters, tokens: Value, labels: Value): Value => {
+    // Row at place t = (prefixes shorter than t) + sum over s of x_s V^(t-s): a product with a fixed matrix, exact in float32 for small worlds.
+    const powers = Float32Array.from({ length: maxTokens * maxTokens }, (_, i) => {
+      const from = Math.floor(i / maxTokens);
+      const at = i % maxTokens;
+      return from >= 1 && from <= at ? vocabulary ** (at - from) : 0;
+    });
+    const offsets = Float32Array.from({ length: maxTokens }, (_, at) => prefixesShorterThan(at, vocabulary));
+    const rows = cast(add(matmul(cast(tokens, "f32"), table([maxTokens, maxTokens], powers)), table([maxTokens], offsets)), "i32");
+    return takeLast(logSoftmax(reshape(gatherRows(parameters["logits"]!, rows), [...tokens.shape, vocabulary])), labels);
+  },
+});
