@@ -4,20 +4,14 @@ import { runtimeError } from "../base/errors.ts";
 import { type HostTensor, tensor } from "../base/tensor.ts";
 import { ancestors, type Graph, type Value } from "./graph.ts";
 import { isInput } from "./ops/source.ts";
-import { bindShape, resolveShape, sameShape } from "./shape.ts";
+import { bindInputs, resolveShape, sameShape } from "./shape.ts";
 
 const widen = (x: HostTensor): HostTensor => (x.dtype === "f32" ? tensor("f64", x.shape, Float64Array.from(x.data)) : x);
 
 /** The outputs of a graph in float64. @throws TiltError when an input is missing or has the wrong shape */
 export const evaluate = (graph: Graph, inputs: Readonly<Record<string, HostTensor>>): Record<string, HostTensor> => {
-  const bindings = new Map<string, number>();
-  const results = new Map<Value, HostTensor>();
-  for (const [name, value] of Object.entries(graph.inputs)) {
-    const given = inputs[name];
-    if (given === undefined) throw runtimeError({ where: "evaluate", expected: `a value for input "${name}"`, got: "none", fix: "pass it" });
-    bindShape(`evaluate: input "${name}"`, value.shape, given.shape, bindings);
-    results.set(value, widen(given));
-  }
+  const bindings = bindInputs("reference", graph.inputs, inputs);
+  const results = new Map<Value, HostTensor>(Object.entries(graph.inputs).map(([name, value]) => [value, widen(inputs[name]!)]));
   for (const value of ancestors(Object.values(graph.outputs))) {
     if (results.has(value)) continue;
     if (isInput(value)) throw runtimeError({ where: "evaluate", expected: "every input to be named in the graph", got: `a free input "${value.attributes.name}"`, fix: "list it among the graph's inputs" });

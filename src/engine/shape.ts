@@ -3,7 +3,8 @@
  * ONNX dimension name at once. Two symbolic axes are equal when they are written the same.
  */
 
-import { TiltError } from "../base/errors.ts";
+import { runtimeError, TiltError } from "../base/errors.ts";
+import type { DType } from "../base/tensor.ts";
 
 export type Axis = number | string;
 export type Shape = readonly Axis[];
@@ -13,6 +14,11 @@ export const showShape = (shape: Shape): string => `[${shape.join(", ")}]`;
 /** A mistake in how a graph is put together: a bug of the caller, found while building. */
 export const shapeError = (where: string, expected: string, got: string): TiltError =>
   new TiltError("runtime", `${where}: expected ${expected}, got ${got}; check the axes of the inputs`);
+
+/** @throws TiltError when an input is of a dtype that the op has no kernel for */
+export const needDTypes = (where: string, inputs: readonly { readonly dtype: DType }[], allowed: readonly DType[]): void => {
+  for (const { dtype } of inputs) if (!allowed.includes(dtype)) throw shapeError(where, `inputs of dtype ${allowed.join(" or ")}`, dtype);
+};
 
 export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((axis, i) => axis === b[i]);
 
@@ -25,7 +31,13 @@ export const timesAxes = (axes: Shape): Axis => {
   return [...(numbers === 1 ? [] : [String(numbers)]), ...names].join("*");
 };
 
-export const plusAxes = (a: Axis, b: Axis): Axis => (typeof a === "number" && typeof b === "number" ? a + b : a === 0 ? b : b === 0 ? a : `${a}+${b}`);
+/** The axis of two axes end to end: names first, in order, and one number last, so that equal sums are written the same. */
+export const plusAxes = (a: Axis, b: Axis): Axis => {
+  const terms = [a, b].flatMap((axis) => (typeof axis === "number" ? [axis] : axis.split("+").map((term) => (/^\d+$/.test(term) ? Number(term) : term))));
+  const number = terms.reduce<number>((total, term) => (typeof term === "number" ? total + term : total), 0);
+  const names = terms.filter((term) => typeof term === "string");
+  return names.length === 0 ? number : [...names, ...(number === 0 ? [] : [number])].join("+");
+};
 
 export type Bindings = ReadonlyMap<string, number>;
 
@@ -61,6 +73,38 @@ export const bindShape = (where: string, shape: Shape, actual: readonly number[]
       else if (bound !== size) throw shapeError(where, `axis ${axis} = ${bound}, as bound by another input`, showShape(actual));
     } else if (typeof axis === "number" && axis !== size) throw complain();
   });
+};
+
+interface Held {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/**
+ * What the axis names of the named inputs stand for, measured from what is given for each.
+ * @throws TiltError when one is missing, is of another dtype or does not fit its shape
+ */
+export const bindInputs = (
+  where: string,
+  declared: Readonly<Record<string, { readonly dtype: DType; readonly shape: Shape }>>,
+  given: Readonly<Record<string, Held>>,
+): Map<string, number> => {
+  const bindings = new Map<string, number>();
+  for (const [name, { dtype, shape }] of Object.entries(declared)) {
+    const held = given[name];
+    if (held === undefined) throw runtimeError({ where, expected: `a value for input "${name}"`, got: "none", fix: "pass it" });
+    if (held.dtype !== dtype && !(dtype === "f32" && held.dtype === "f64")) {
+      throw runtimeError({ where: `${where}: input "${name}"`, expected: `dtype ${dtype}`, got: held.dtype, fix: "convert it" });
+    }
+    bindShape(`${where}: input "${name}"`, shape, held.shape, bindings);
+  }
+  // Products and sums can be checked only now that all names are bound.
+  for (const [name, { shape }] of Object.entries(declared)) {
+    if (shape.every((axis) => namesIn(axis).every((term) => bindings.has(term)))) {
+      bindShape(`${where}: input "${name}"`, resolveShape(shape, bindings), given[name]!.shape, bindings);
+    }
+  }
+  return bindings;
 };
 
 /** NumPy broadcasting on named axes: equal, or one of them 1, aligned at the last axis. */

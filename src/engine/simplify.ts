@@ -16,7 +16,8 @@ const is = (value: Value, op: { readonly name: string }): boolean => (value.op a
 const foldLimit = 4096;
 
 const fold = (value: Value): Value => {
-  if (value.inputs.length === 0 || !value.inputs.every(isConstant)) return value;
+  // A repeated constant stays a repetition: dropExpands can still take it out, an array full of copies it could not.
+  if (value.inputs.length === 0 || is(value, expandOp) || !value.inputs.every(isConstant)) return value;
   if (!value.shape.every((axis) => typeof axis === "number") || value.shape.reduce<number>((a, b) => a * (b as number), 1) > foldLimit) return value;
   const inputs = value.inputs.map((source) => source.op.evaluate([], source.attributes, source.shape as number[]));
   const result: HostTensor = value.op.evaluate(inputs, value.attributes, value.shape as number[]);
@@ -51,10 +52,13 @@ const reduceAlgebra = (value: Value): Value => {
   return value;
 };
 
+/** 0 and -0 differ: their reciprocals do. */
+const written = (number: number): string => (Object.is(number, -0) ? "-0" : String(number));
+
 /** What makes two values equal: op, attributes and inputs. Constants are equal when their data are. */
 const keyOf = (value: Value, idOf: (value: Value) => number): string => {
   const attributes = isConstant(value)
-    ? `${value.attributes.tensor.dtype}:${value.attributes.tensor.shape.join(",")}:${value.attributes.tensor.data.length <= 16 ? [...value.attributes.tensor.data].join(",") : `#${value.id}`}`
+    ? `${value.attributes.tensor.dtype}:${value.attributes.tensor.shape.join(",")}:${value.attributes.tensor.data.length <= 16 ? Array.from(value.attributes.tensor.data, written).join(",") : `#${value.id}`}`
     : JSON.stringify(value.attributes);
   return `${value.op.name}(${value.inputs.map(idOf).join(",")})${attributes}`;
 };
@@ -75,7 +79,7 @@ export const simplify = (graph: Graph): Graph => {
   for (const value of ancestors(Object.values(graph.outputs))) {
     const inputs = value.inputs.map((source) => replaced.get(source)!);
     const rebuilt = inputs.every((source, i) => source === value.inputs[i]) ? value : apply(value.op, inputs, value.attributes);
-    replaced.set(value, intern(fold(dropExpands(reduceAlgebra(rebuilt)))));
+    replaced.set(value, intern(fold(reduceAlgebra(dropExpands(rebuilt)))));
   }
   return {
     inputs: graph.inputs,

@@ -24,28 +24,34 @@ export interface TeacherForcing {
   readonly offset: number;
 }
 
-/** The rows `indices` of a batch, laid out for teacher forcing, cut to their longest. */
-export const teacherForcing = (samples: Samples, indices: ArrayLike<number>): TeacherForcing => {
-  const count = indices.length;
-  const offset = samples.prompt.length - 1;
-  let longest = 1;
-  for (let i = 0; i < count; i++) longest = Math.max(longest, samples.lengths[indices[i]!]!);
-  const length = offset + longest;
+/**
+ * Sequences laid out for teacher forcing, padded on the right to the longest.
+ * @param rows  token ids of each sequence, in full
+ * @param given how many of its first tokens are conditioned on and not scored, at least 1
+ */
+export const forceRows = (rows: readonly ArrayLike<number>[], given: number): TeacherForcing => {
+  const count = rows.length;
+  const offset = given - 1;
+  const length = Math.max(given, ...rows.map((row) => row.length - 1));
   const tokens = new Int32Array(count * length);
   const labels = new Int32Array(count * length);
   const mask = new Float32Array(count * length);
-  for (let i = 0; i < count; i++) {
-    const b = indices[i]!;
-    const size = samples.lengths[b]!;
-    const at = (t: number): number => (t <= offset ? samples.prompt[t]! : t - offset - 1 < size ? samples.ids[b * samples.maxTokens + t - offset - 1]! : 0);
-    for (let t = 0; t < length; t++) {
-      tokens[i * length + t] = at(t);
-      labels[i * length + t] = at(t + 1);
-      mask[i * length + t] = t >= offset && t - offset < size ? 1 : 0;
+  rows.forEach((row, i) => {
+    for (let t = 0; t < row.length; t++) {
+      if (t < length) tokens[i * length + t] = row[t]!;
+      if (t > 0) labels[i * length + t - 1] = row[t]!;
+      if (t >= given) mask[i * length + t - 1] = 1;
     }
-  }
+  });
   return { tokens: i32([count, length], tokens), labels: i32([count, length], labels), mask, count, length, offset };
 };
+
+/** The sequences `indices` of a batch, prompt and all, for teacher forcing. */
+export const teacherForcing = ({ prompt, ids, maxTokens, lengths }: Samples, indices: Int32Array): TeacherForcing =>
+  forceRows(
+    Array.from(indices, (b) => [...prompt, ...ids.subarray(b * maxTokens, b * maxTokens + lengths[b]!)]),
+    prompt.length,
+  );
 
 /** Consecutive index ranges of at most `size`. */
 export const microBatches = (count: number, size: number): Int32Array[] =>
@@ -61,6 +67,8 @@ export interface Scores {
 export interface Scorer {
   /** log-probabilities of a batch under these weights; `onProgress` hears the number done. */
   score(samples: Samples, onProgress?: (done: number) => void): Promise<Scores>;
+  /** log-probability of each label of one micro-batch [B, T] nats, of use where its mask is 1. */
+  scoreForced(batch: TeacherForcing): Promise<Float32Array>;
   dispose(): Promise<void>;
 }
 
@@ -75,17 +83,21 @@ export const scoringGraph = (model: SequenceModel): Graph => {
 /** A scorer with frozen weights. */
 export const createScorer = async (device: Device, model: SequenceModel, weights: NamedTensors, microBatch = 64): Promise<Scorer> => {
   const program = await device.compile(scoringGraph(model), { frozen: underInputNames(weights) });
+  const scoreForced = async ({ tokens, labels }: TeacherForcing): Promise<Float32Array> =>
+    (await (await program.run({ tokens, labels }))["tokenLogProbs"]!.read()).data as Float32Array;
   return {
+    scoreForced,
     score: async (samples, onProgress) => {
       const logProbs = new Float64Array(samples.count);
       const tokenLogProbs = new Float32Array(samples.count * samples.maxTokens);
       for (const indices of microBatches(samples.count, microBatch)) {
-        const { tokens, labels, length, offset } = teacherForcing(samples, indices);
-        const result = await (await program.run({ tokens, labels }))["tokenLogProbs"]!.read();
+        const batch = teacherForcing(samples, indices);
+        const { length, offset } = batch;
+        const result = await scoreForced(batch);
         indices.forEach((b, i) => {
           let total = 0;
           for (let t = 0; t < samples.lengths[b]!; t++) {
-            const value = result.data[i * length + offset + t]!;
+            const value = result[i * length + offset + t]!;
             tokenLogProbs[b * samples.maxTokens + t] = value;
             total += value;
           }

@@ -61,7 +61,8 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     return made;
   };
   let counter = 0;
-  const fresh = (): string => `v${counter++}`;
+  // No input is called like this.
+  const fresh = (): string => `%${counter++}`;
 
   /** Plain axis names, and the input and place where each can be measured. */
   const measured = new Map<string, { readonly input: string; readonly at: number }>();

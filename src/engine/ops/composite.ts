@@ -4,8 +4,8 @@
  */
 
 import { allocate, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
-import { apply, defineOp, type Value } from "../graph.ts";
-import { sameShape, shapeError, showShape } from "../shape.ts";
+import { apply, defineOp, type TypeOf, type Value } from "../graph.ts";
+import { needDTypes, sameShape, shapeError, showShape } from "../shape.ts";
 import { add, div, exp, mul, neg, reciprocal, sigmoid, sqrt, sub, tanh } from "./elementwise.ts";
 import { gatherRows, scatterAddRows } from "./gather.ts";
 import { concat, reshape, slice, sum, sumTo } from "./layout.ts";
@@ -23,7 +23,11 @@ const byRows = (x: HostTensor, write: (row: Float64Array, result: Float64Array) 
 
 export const softmaxOp = defineOp<null>({
   name: "softmax",
-  infer: ([x]) => ({ dtype: "f32", shape: x!.shape }),
+  infer: ([x]) => {
+    needDTypes("softmax", [x!], ["f32"]);
+    if (x!.shape.length === 0) throw shapeError("softmax", "at least one axis", "a scalar");
+    return { dtype: "f32", shape: x!.shape };
+  },
   gradient: (g, y) => {
     const scaled = mul(g, y);
     return [sub(scaled, mul(y, sum(scaled, -1, { keep: true })))];
@@ -48,7 +52,10 @@ const geluCubic = 0.044715;
 
 export const geluOp = defineOp<null>({
   name: "gelu",
-  infer: ([x]) => ({ dtype: "f32", shape: x!.shape }),
+  infer: ([x]) => {
+    needDTypes("gelu", [x!], ["f32"]);
+    return { dtype: "f32", shape: x!.shape };
+  },
   gradient: (g, { inputs }) => {
     const x = inputs[0]!;
     const square = mul(x, x);
@@ -75,7 +82,8 @@ interface NormAttributes {
   readonly epsilon: number;
 }
 
-const checkNorm = (name: string, x: { readonly shape: readonly unknown[] }, weights: readonly { readonly shape: readonly unknown[] }[]): void => {
+const checkNorm = (name: string, x: TypeOf, weights: readonly TypeOf[]): void => {
+  needDTypes(name, [x, ...weights], ["f32"]);
   for (const weight of weights) {
     if (weight.shape.length !== 1 || weight.shape[0] !== x.shape[x.shape.length - 1]) {
       throw shapeError(name, `weights of shape [${x.shape[x.shape.length - 1]}]`, `[${weight.shape.join(", ")}]`);
@@ -156,6 +164,7 @@ const labelLogits = (hidden: Value, head: Value, labels: Value): Value => sum(mu
 export const linearLogProbOp = defineOp<HeadAttributes>({
   name: "linearLogProb",
   infer: ([hidden, head, labels]) => {
+    needDTypes("linearLogProb", [hidden!, head!], ["f32"]);
     const fits = hidden!.shape.length === 2 && head!.shape.length === 2 && typeof head!.shape[0] === "number" && hidden!.shape[1] === head!.shape[1];
     if (!fits) throw shapeError("linearLogProb", "hidden [N, D] and a head [V, D] of fixed size", `${showShape(hidden!.shape)} and ${showShape(head!.shape)}`);
     if (labels!.dtype !== "i32" || !sameShape(labels!.shape, hidden!.shape.slice(0, 1))) {

@@ -2,7 +2,7 @@
 
 import { allocate, type DType, type HostTensor, sizeOf } from "../../base/tensor.ts";
 import { apply, defineOp, type Op, type Value } from "../graph.ts";
-import { broadcastShapes, shapeError } from "../shape.ts";
+import { broadcastShapes, needDTypes, shapeError } from "../shape.ts";
 import { broadcastStrides, offsetsOf, sumTo } from "./layout.ts";
 import { constant } from "./source.ts";
 
@@ -36,7 +36,7 @@ const unary = ({ name, onnx, f, gradient }: Unary): Op<null> =>
   defineOp<null>({
     name,
     infer: ([x]) => {
-      if (x!.dtype !== "f32") throw shapeError(name, "a float input", x!.dtype);
+      needDTypes(name, [x!], ["f32"]);
       return { dtype: "f32", shape: x!.shape };
     },
     gradient: gradient === "none" ? "none" : (g, value) => [gradient(g, value.inputs[0]!, value)],
@@ -50,12 +50,15 @@ interface Binary {
   readonly f: (a: number, b: number) => number;
   readonly gradient: ((g: Value, a: Value, b: Value, y: Value) => readonly [Value, Value]) | "none";
   readonly result?: "bool";
+  /** Numbers unless said otherwise. */
+  readonly operands?: readonly DType[];
 }
 
-const binary = ({ name, onnx, f, gradient, result }: Binary): Op<null> =>
+const binary = ({ name, onnx, f, gradient, result, operands = ["f32", "i32"] }: Binary): Op<null> =>
   defineOp<null>({
     name,
     infer: ([a, b]) => {
+      needDTypes(name, [a!, b!], operands);
       if (a!.dtype !== b!.dtype) throw shapeError(name, "two inputs of one dtype", `${a!.dtype} and ${b!.dtype}`);
       return { dtype: result ?? a!.dtype, shape: broadcastShapes(name, a!.shape, b!.shape) };
     },
@@ -140,10 +143,10 @@ export const minimumOp = binary({
   f: Math.min,
   gradient: (g, a, b) => [mul(g, cast(lessOrEqual(a, b), "f32")), mul(g, cast(less(b, a), "f32"))],
 });
-export const equalOp = binary({ name: "equal", onnx: "Equal", f: (a, b) => Number(a === b), gradient: "none", result: "bool" });
+export const equalOp = binary({ name: "equal", onnx: "Equal", f: (a, b) => Number(a === b), gradient: "none", result: "bool", operands: ["f32", "i32", "bool"] });
 export const lessOp = binary({ name: "less", onnx: "Less", f: (a, b) => Number(a < b), gradient: "none", result: "bool" });
 export const lessOrEqualOp = binary({ name: "lessOrEqual", onnx: "LessOrEqual", f: (a, b) => Number(a <= b), gradient: "none", result: "bool" });
-export const andOp = binary({ name: "and", onnx: "And", f: (a, b) => a & b, gradient: "none", result: "bool" });
+export const andOp = binary({ name: "and", onnx: "And", f: (a, b) => a & b, gradient: "none", result: "bool", operands: ["bool"] });
 
 const on2 = (op: Op<null>) => (a: Operand, b: Operand): Value => apply(op, [lift(a), lift(b)], null);
 export const add = on2(addOp);
@@ -160,7 +163,7 @@ export const and = on2(andOp);
 export const notOp = defineOp<null>({
   name: "not",
   infer: ([x]) => {
-    if (x!.dtype !== "bool") throw shapeError("not", "a bool input", x!.dtype);
+    needDTypes("not", [x!], ["bool"]);
     return { dtype: "bool", shape: x!.shape };
   },
   gradient: "none",
@@ -186,7 +189,8 @@ export const where = (condition: Value, a: Operand, b: Operand): Value => apply(
 export const castOp = defineOp<{ readonly dtype: "f32" | "i32" }>({
   name: "cast",
   infer: ([x], { dtype }) => ({ dtype, shape: x!.shape }),
-  gradient: (g, { inputs: [x] }) => [x!.dtype === "f32" ? g : undefined],
+  // From floats it only goes to integers.
+  gradient: "none",
   evaluate: ([x], { dtype }) => map(x!, dtype === "f32" ? "f64" : "i32", dtype === "i32" ? Math.trunc : (a) => a),
   lower: (emit, inputs, { attributes: { dtype } }) => emit.node("Cast", inputs, { to: emit.type(dtype) }),
 });

@@ -2,7 +2,8 @@
 
 import { allocate, sizeOf, tensor } from "../../base/tensor.ts";
 import { apply, defineOp, type TypeOf, type Value } from "../graph.ts";
-import { type Axis, sameShape, shapeError, showShape } from "../shape.ts";
+import { type Axis, needDTypes, sameShape, shapeError, showShape } from "../shape.ts";
+import { iota } from "./source.ts";
 
 const needIntegers = (name: string, indices: TypeOf): void => {
   if (indices.dtype !== "i32") throw shapeError(name, "integer indices", indices.dtype);
@@ -41,6 +42,7 @@ export const gatherRows = (rows: Value, indices: Value): Value => apply(gatherRo
 export const scatterAddRowsOp = defineOp<{ readonly rows: Axis }>({
   name: "scatterAddRows",
   infer: ([updates, indices], { rows }) => {
+    needDTypes("scatterAddRows", [updates!], ["f32"]);
     needIntegers("scatterAddRows", indices!);
     const depth = indices!.shape.length;
     if (!sameShape(updates!.shape.slice(0, depth), indices!.shape)) throw shapeError("scatterAddRows", `updates that begin with ${showShape(indices!.shape)}`, showShape(updates!.shape));
@@ -57,9 +59,20 @@ export const scatterAddRowsOp = defineOp<{ readonly rows: Axis }>({
     return tensor("f64", shape, data);
   },
   lower: (emit, [updates, indices], { shape, inputs }) => {
-    const places = emit.node("Unsqueeze", [emit.node("Cast", [indices!], { to: emit.int64Type }), emit.int64([inputs[1]!.shape.length])]);
     const zero = emit.node("Expand", [emit.initializer(tensor("f32", [], [0])), emit.shape(shape)]);
-    return emit.node("ScatterND", [zero, places, updates!], { reduction: "add" });
+    if (emit.device !== "cpu") {
+      const places = emit.node("Unsqueeze", [emit.node("Cast", [indices!], { to: emit.int64Type }), emit.int64([inputs[1]!.shape.length])]);
+      return emit.node("ScatterND", [zero, places, updates!], { reduction: "add" });
+    }
+    // On the CPU ONNX Runtime's ScatterND adds from several threads without a lock and loses updates to equal indices
+    // (microsoft/onnxruntime#18048). Its ScatterElements is serial: right, and the same every time.
+    const width = shape.slice(1);
+    const flat = inputs[1]!.shape.length === 1;
+    const rows = flat ? updates! : emit.node("Reshape", [updates!, emit.shape([-1, ...width])]);
+    const row = flat ? indices! : emit.node("Reshape", [indices!, emit.int64([-1])]);
+    if (width.length === 0) return emit.node("ScatterElements", [zero, row, rows], { axis: 0, reduction: "add" });
+    const column = emit.node("Unsqueeze", [row, emit.int64(width.map((_, i) => i + 1))]);
+    return emit.node("ScatterElements", [zero, emit.node("Expand", [column, emit.node("Shape", [rows])]), rows], { axis: 0, reduction: "add" });
   },
 });
 
@@ -97,6 +110,7 @@ export const takeLast = (x: Value, indices: Value): Value => apply(takeLastOp, [
 export const putLastOp = defineOp<{ readonly width: Axis }>({
   name: "putLast",
   infer: ([updates, indices], { width }) => {
+    needDTypes("putLast", [updates!], ["f32"]);
     needIntegers("putLast", indices!);
     if (!sameShape(updates!.shape, indices!.shape)) throw shapeError("putLast", `updates of shape ${showShape(indices!.shape)}`, showShape(updates!.shape));
     return { dtype: "f32", shape: [...updates!.shape, width] };
@@ -113,8 +127,7 @@ export const putLastOp = defineOp<{ readonly width: Axis }>({
   lower: (emit, [updates, indices], { shape, attributes: { width } }) => {
     // A comparison with 0..width-1 is a one-hot row; it runs on every device, unlike ScatterElements.
     const axis = emit.int64([shape.length - 1]);
-    const places = typeof width === "number" ? emit.initializer(tensor("i32", [width], Int32Array.from({ length: width }, (_, i) => i))) : undefined;
-    if (places === undefined) throw shapeError("putLast", "a fixed width", String(width));
+    const places = emit.inline([updates!, indices!], () => iota(width));
     const hit = emit.node("Equal", [emit.node("Unsqueeze", [indices!, axis]), places]);
     return emit.node("Where", [hit, emit.node("Unsqueeze", [updates!, axis]), emit.initializer(tensor("f32", [], [0]))]);
   },

@@ -2,7 +2,8 @@
 
 import { allocate, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
 import { apply, defineOp, type Value } from "../graph.ts";
-import { type Axis, axisIndex, broadcastShapes, namesIn, plusAxes, sameShape, type Shape, shapeError, showShape } from "../shape.ts";
+import { type Axis, axisIndex, broadcastShapes, namesIn, needDTypes, plusAxes, sameShape, type Shape, shapeError, showShape } from "../shape.ts";
+import { constant } from "./source.ts";
 
 /** Row-major strides, in elements. */
 export const stridesOf = (shape: readonly number[]): number[] => {
@@ -60,8 +61,8 @@ export const reshapeOp = defineOp<{ readonly shape: Shape }>({
     const from = inputs[0]!.shape;
     // ONNX's own notation first: 0 copies the axis at the same place, one -1 is worked out. Else every symbolic axis is computed.
     const sizes = shape.map((axis, i) => (typeof axis === "number" ? axis : axis === from[i] ? 0 : -1));
-    const hasZero = shape.includes(0);
-    return emit.node("Reshape", [x!, sizes.filter((size) => size === -1).length <= 1 && !hasZero ? emit.int64(sizes) : emit.shape(shape)]);
+    if (sizes.filter((size) => size === -1).length <= 1 && !shape.includes(0)) return emit.node("Reshape", [x!, emit.int64(sizes)]);
+    return emit.node("Reshape", [x!, emit.shape(shape)], { allowzero: 1 });
   },
 });
 
@@ -97,15 +98,19 @@ export const reduceHost = (x: HostTensor, { axes }: ReduceAttributes, shape: rea
   const targets = offsetsOf(x.shape, broadcastStrides(kept, x.shape));
   const data = new Float64Array(sizeOf(shape)).fill(start);
   for (let i = 0; i < targets.length; i++) data[targets[i]!] = fold(data[targets[i]!]!, x.data[i]!);
-  return tensor("f64", shape, data);
+  return x.dtype === "i32" ? tensor("i32", shape, Int32Array.from(data)) : tensor("f64", shape, data);
 };
 
-export const normalizeAxes = (where: string, x: Value, axes: number | readonly number[] | undefined): number[] =>
-  (axes === undefined ? x.shape.map((_, i) => i) : typeof axes === "number" ? [axes] : [...axes]).map((axis) => axisIndex(where, axis, x.shape.length)).sort((a, b) => a - b);
+/** The axes in order, each once, none negative; all of them when none are named. */
+export const normalizeAxes = (where: string, x: Value, axes: number | readonly number[] = x.shape.map((_, i) => i)): number[] =>
+  [...new Set([axes].flat().map((axis) => axisIndex(where, axis as number, x.shape.length)))].sort((a, b) => a - b);
 
 export const sumOp = defineOp<ReduceAttributes>({
   name: "sum",
-  infer: ([x], attributes) => ({ dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) }),
+  infer: ([x], attributes) => {
+    needDTypes("sum", [x!], ["f32", "i32"]);
+    return { dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) };
+  },
   gradient: (gradient, { inputs: [x], attributes: { axes } }) => [expand(reshape(gradient, reducedShape(x!.shape, axes, true)), x!.shape)],
   evaluate: ([x], attributes, shape) => reduceHost(x!, attributes, shape, 0, (a, b) => a + b),
   lower: (emit, [x], { attributes: { axes, keep } }) => emit.node("ReduceSum", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
@@ -203,7 +208,8 @@ export const sliceOp = defineOp<RangeAttributes>({
     if (typeof size !== "number") throw shapeError("slice", "a fixed size along the axis, to be differentiated", showShape(x!.shape));
     return [pad(gradient, axis, start, size - end)];
   },
-  evaluate: ([x], { axis, start }, shape) => {
+  evaluate: ([x], { axis, start, end }, shape) => {
+    if (end > x!.shape[axis]!) throw shapeError("slice", `a range within axis ${axis} of ${showShape(x!.shape)}`, `${start}..${end}`);
     const strides = stridesOf(x!.shape);
     return pick(x!, shape, offsetsOf(shape, strides).map((offset) => offset + start * strides[axis]!));
   },
@@ -260,4 +266,7 @@ export const countOp = defineOp<{ readonly axes: readonly Axis[] }>({
 });
 
 /** How many elements x has along the axes, as a float scalar. */
-export const count = (x: Value, axes: readonly number[]): Value => apply(countOp, [x], { axes });
+export const count = (x: Value, axes: readonly number[]): Value => {
+  const sizes = axes.map((axis) => x.shape[axis]!);
+  return sizes.every((size) => typeof size === "number") ? constant(sizes.reduce((product, size) => product * size, 1)) : apply(countOp, [x], { axes });
+};

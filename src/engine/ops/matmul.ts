@@ -2,7 +2,7 @@
 
 import { allocate, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
 import { apply, defineOp, type Value } from "../graph.ts";
-import { sameShape, shapeError, showShape } from "../shape.ts";
+import { needDTypes, sameShape, shapeError, showShape } from "../shape.ts";
 import { sum } from "./layout.ts";
 
 interface Transposes {
@@ -30,6 +30,7 @@ const multiply = (
 export const matmulOp = defineOp<Transposes>({
   name: "matmul",
   infer: ([a, b], { transposeA, transposeB }) => {
+    needDTypes("matmul", [a!, b!], ["f32"]);
     const rank = a!.shape.length;
     const batch = a!.shape.slice(0, -2);
     const [rows, innerA] = transposeA ? [a!.shape[rank - 1]!, a!.shape[rank - 2]!] : [a!.shape[rank - 2]!, a!.shape[rank - 1]!];
@@ -79,7 +80,9 @@ export const matmul = (a: Value, b: Value, options: Partial<Transposes> = {}): V
 
 export const gemmOp = defineOp<Transposes>({
   name: "gemm",
-  infer: ([a, b, bias], { transposeA, transposeB }) => {
+  infer: (inputs, { transposeA, transposeB }) => {
+    needDTypes("gemm", inputs, ["f32"]);
+    const [a, b, bias] = inputs;
     if (a!.shape.length !== 2 || b!.shape.length !== 2) throw shapeError("gemm", "two matrices", `${showShape(a!.shape)} and ${showShape(b!.shape)}`);
     const [rows, innerA] = transposeA ? [a!.shape[1]!, a!.shape[0]!] : [a!.shape[0]!, a!.shape[1]!];
     const [innerB, columns] = transposeB ? [b!.shape[1]!, b!.shape[0]!] : [b!.shape[0]!, b!.shape[1]!];

@@ -1,14 +1,17 @@
 /** Ops along axes: mean, maximum, position of the maximum, running sum, order. */
 
 import { allocate, type HostTensor, tensor } from "../../base/tensor.ts";
-import { apply, defineOp, type Value } from "../graph.ts";
-import { shapeError } from "../shape.ts";
+import { apply, defineOp, type Op, type TypeOf, type Value } from "../graph.ts";
+import { needDTypes, shapeError } from "../shape.ts";
 import { cast, div, equal, exp, log, mul, add, stopGradient, sub } from "./elementwise.ts";
 import { count, expand, inferReduced, normalizeAxes, type ReduceAttributes, reduceHost, reshape, sum } from "./layout.ts";
 
 export const maxOp = defineOp<ReduceAttributes>({
   name: "max",
-  infer: ([x], attributes) => ({ dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) }),
+  infer: ([x], attributes) => {
+    needDTypes("max", [x!], ["f32", "i32"]);
+    return { dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) };
+  },
   // Equal maxima share the gradient.
   gradient: (g, value) => {
     const [x] = value.inputs as [Value];
@@ -25,13 +28,23 @@ interface ReduceOptions {
   readonly keep?: boolean;
 }
 
+/** The op over the axes (all of them when none are named). ONNX takes an empty list for all axes, so that one must not get there. */
+const reduceBy =
+  (op: Op<ReduceAttributes>) =>
+  (x: Value, axes?: number | readonly number[], options: ReduceOptions = {}): Value => {
+    const list = normalizeAxes(op.name, x, axes);
+    return list.length === 0 ? x : apply(op, [x], { axes: list, keep: options.keep ?? false });
+  };
+
 /** Maximum over axes. */
-export const max = (x: Value, axes?: number | readonly number[], options: ReduceOptions = {}): Value =>
-  apply(maxOp, [x], { axes: normalizeAxes("max", x, axes), keep: options.keep ?? false });
+export const max = reduceBy(maxOp);
 
 export const meanOp = defineOp<ReduceAttributes>({
   name: "mean",
-  infer: ([x], attributes) => ({ dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) }),
+  infer: ([x], attributes) => {
+    needDTypes("mean", [x!], ["f32"]);
+    return { dtype: "f32", shape: inferReduced(x!.shape, attributes) };
+  },
   gradient: (g, { inputs: [x], attributes: { axes } }) => [
     expand(div(reshape(g, inferReduced(x!.shape, { axes, keep: true })), count(x!, axes)), x!.shape),
   ],
@@ -44,8 +57,7 @@ export const meanOp = defineOp<ReduceAttributes>({
 });
 
 /** Mean over axes. */
-export const mean = (x: Value, axes?: number | readonly number[], options: ReduceOptions = {}): Value =>
-  apply(meanOp, [x], { axes: normalizeAxes("mean", x, axes), keep: options.keep ?? false });
+export const mean = reduceBy(meanOp);
 
 /** Calls `visit` with the offset of each last-axis row of x. */
 const forRows = (x: HostTensor, visit: (start: number, width: number, row: number) => void): void => {
@@ -53,14 +65,15 @@ const forRows = (x: HostTensor, visit: (start: number, width: number, row: numbe
   for (let row = 0; row * width < x.data.length; row++) visit(row * width, width, row);
 };
 
-const lastAxis = (name: string, rank: number): void => {
-  if (rank === 0) throw shapeError(name, "at least one axis", "a scalar");
+const needRows = (name: string, x: TypeOf): void => {
+  needDTypes(name, [x], ["f32", "i32"]);
+  if (x.shape.length === 0) throw shapeError(name, "at least one axis", "a scalar");
 };
 
 export const argMaxOp = defineOp<null>({
   name: "argMax",
   infer: ([x]) => {
-    lastAxis("argMax", x!.shape.length);
+    needRows("argMax", x!);
     return { dtype: "i32", shape: x!.shape.slice(0, -1) };
   },
   gradient: "none",
@@ -82,7 +95,7 @@ export const argMax = (x: Value): Value => apply(argMaxOp, [x], null);
 export const cumulativeSumOp = defineOp<{ readonly reverse: boolean }>({
   name: "cumulativeSum",
   infer: ([x]) => {
-    lastAxis("cumulativeSum", x!.shape.length);
+    needRows("cumulativeSum", x!);
     return { dtype: x!.dtype, shape: x!.shape };
   },
   gradient: (g, { attributes: { reverse } }) => [cumulativeSum(g, { reverse: !reverse })],
@@ -107,14 +120,14 @@ export const cumulativeSum = (x: Value, options: { readonly reverse?: boolean } 
 export const sortDescendingOp = defineOp<null>({
   name: "sortDescending",
   infer: ([x]) => {
-    lastAxis("sortDescending", x!.shape.length);
+    needRows("sortDescending", x!);
     return { dtype: x!.dtype, shape: x!.shape };
   },
   gradient: "none",
   evaluate: ([x]) => {
-    const data = Float64Array.from(x!.data);
+    const data = x!.data.slice();
     forRows(x!, (start, width) => data.subarray(start, start + width).sort().reverse());
-    return tensor("f64", x!.shape, data);
+    return { dtype: x!.dtype, shape: x!.shape, data };
   },
   lower: (emit, [x], { shape }) => emit.node("TopK", [x!, emit.shape(shape.slice(-1))], { axis: -1, largest: 1, sorted: 1 }, { outputs: 2 }),
 });

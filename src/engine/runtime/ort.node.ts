@@ -4,7 +4,7 @@ import { InferenceSession, Tensor } from "onnxruntime-node";
 import { messageOf, runtimeError, usageError } from "../../base/errors.ts";
 import { type DType, type HostTensor, tensor } from "../../base/tensor.ts";
 import { onnxModel, outputName } from "../onnx/model.ts";
-import { bindShape } from "../shape.ts";
+import { bindInputs } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import { type Device, type DeviceName, type DeviceTensor, onHost } from "./device.ts";
 import { referenceDevice } from "./reference.ts";
@@ -22,6 +22,8 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
   name: "cpu",
   upload: onHost,
   compile: async (graph, { frozen = {} } = {}) => {
+    const fed = Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => !(name in frozen)));
+    bindInputs("cpu", Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => name in frozen)), frozen);
     const bytes = onnxModel(simplify(graph), { device: "cpu", frozen });
     const session = await InferenceSession.create(bytes, {
       executionProviders: ["cpu"],
@@ -33,16 +35,15 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
     });
     return {
       run: async (inputs) => {
-        const bindings = new Map<string, number>();
+        bindInputs("cpu", fed, inputs);
         const feeds: Record<string, Tensor> = {};
-        for (const [name, value] of Object.entries(graph.inputs)) {
-          if (name in frozen) continue;
-          const held: HostTensor | DeviceTensor | undefined = inputs[name];
-          if (held === undefined) throw runtimeError({ where: "cpu", expected: `a value for input "${name}"`, got: "none", fix: "pass it" });
-          bindShape(`cpu: input "${name}"`, value.shape, held.shape, bindings);
+        for (const name of Object.keys(fed)) {
+          const held: HostTensor | DeviceTensor = inputs[name]!;
           feeds[name] = toOrt("read" in held ? await held.read() : held);
         }
-        const results = await session.run(feeds);
+        const results = await session.run(feeds).catch((error: unknown) => {
+          throw runtimeError({ where: "cpu", expected: "ONNX Runtime to run the graph", got: messageOf(error), fix: "check the values of the inputs" }, error);
+        });
         return Object.fromEntries(Object.keys(graph.outputs).map((name) => [name, onHost(fromOrt(results[outputName(name)] as Tensor))]));
       },
       dispose: () => session.release(),

@@ -1,0 +1,105 @@
+/** Every measure of one model against a target, from samples of that model (docs/math.md, divergences). */
+
+import type { NamedTensors } from "../base/tensor.ts";
+import { runtimeError } from "../base/errors.ts";
+import { loadModelDirectory } from "../models/directory.ts";
+import { samplingOf } from "../sampling/generate.ts";
+import { type Samples } from "../sampling/samples.ts";
+import { entropy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
+import { logWeights, type Target } from "../targets/ebm.ts";
+import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
+import { effectiveSampleSize, logPartition } from "../targets/partition.ts";
+import { distinct } from "../targets/text-metrics.ts";
+import type { RunConfig } from "./config.ts";
+import { inPhase, type RunContext } from "./context.ts";
+import { fitFrom } from "./fit.ts";
+import type { Evaluation, FitReport } from "./metrics.ts";
+import { openSetup, type Setup, using } from "./setup.ts";
+
+/** The measures, without what only a run knows: step, samples so far, seconds. */
+export type Measures = Omit<Evaluation, "kind" | "step" | "samples" | "seconds">;
+
+export interface Measured {
+  readonly measures: Measures;
+  /** The texts behind moments and text measures, with their features and log-probabilities under the policy and the base. */
+  readonly samples: Samples;
+  readonly matrix: FeatureMatrix;
+  readonly logBase: Float64Array;
+  /** Sequences drawn. */
+  readonly drawn: number;
+}
+
+/** Measures a model of the base's architecture. Divergences always rest on the full softmax; texts and moments on the nucleus that is asked for. */
+export const measureModel = async (setup: Setup, target: Target, weights: NamedTensors, model: Measures["model"], context: RunContext): Promise<Measured> => {
+  const { samples: count, topP } = setup.config.evaluate;
+  const draws = topP < 1 ? 2 : 1;
+  return inPhase(context, `evaluating the ${model}`, count * (draws + 1), "texts", async (progress) => {
+    const key = setup.keyFor("evaluate");
+    const samples = await using(setup.generatorOf(weights), (generator) => generator.generate({ count, key, onProgress: progress }));
+    const shown = topP < 1 ? await using(setup.generatorOf(weights, samplingOf(1, topP)), (generator) => generator.generate({ count, key, onProgress: (done) => progress(count + done) })) : samples;
+    const scored = await using(setup.scorerOf(setup.base.weights), async (scorer) => ({
+      logBase: (await scorer.score(samples, (done) => progress(count * draws + done))).logProbs,
+      shownLogBase: topP < 1 ? (await scorer.score(shown)).logProbs : undefined,
+    }));
+    const matrix = await setup.measure(shown);
+    const weightsOfTarget = logWeights(target, topP < 1 ? await setup.measure(samples) : matrix);
+    const logTarget = weightsOfTarget.map((value, i) => value + scored.logBase[i]!);
+    const logPolicy = samples.logProbs;
+    const scores = { logTarget, logProposal: logPolicy, logPolicy };
+    const logRatios = logTarget.map((value, i) => value - logPolicy[i]!);
+    if (logRatios.every((value) => value === Number.NEGATIVE_INFINITY)) {
+      throw runtimeError({
+        where: `evaluation of the ${model}`,
+        expected: "at least one text with P(x) > 0",
+        got: `none in ${count}`,
+        fix: "raise evaluate.samples, or loosen the hard constraints",
+      });
+    }
+    const measures: Measures = {
+      model,
+      n: count,
+      topP,
+      moments: momentEstimates(matrix),
+      klTargetPolicy: klTargetPolicy(scores),
+      klPolicyBase: klPolicyBase(logPolicy, scored.logBase),
+      tvTargetPolicy: tvTargetPolicy(scores),
+      logZ: logPartition(logRatios),
+      ess: effectiveSampleSize(logRatios),
+      entropy: entropy(logPolicy),
+      perplexity: perplexity(scored.shownLogBase ?? scored.logBase, shown.lengths),
+      distinct1: distinct(shown.texts, 1),
+      distinct2: distinct(shown.texts, 2),
+      distinct3: distinct(shown.texts, 3),
+    };
+    return { measures, samples: shown, matrix, logBase: scored.shownLogBase ?? scored.logBase, drawn: count * draws };
+  });
+};
+
+/** The evaluated texts as lines of samples.jsonl. */
+export const sampleLines = ({ samples, matrix, logBase, measures }: Measured, step: number): string => {
+  const columns = matrix.names.map((name, f) => [name, columnOf(matrix, f)] as const);
+  return samples.texts
+    .map((text, b) => {
+      const features = Object.fromEntries(columns.map(([name, values]) => [name, values[b]!]));
+      return `${JSON.stringify({ step, model: measures.model, text, features, logProb: samples.logProbs[b]!, logBase: logBase[b]! })}\n`;
+    })
+    .join("");
+};
+
+/** The verb `evaluate`: a model directory against the config's target, which is fitted first. */
+export const evaluateDirectory = async (config: RunConfig, model: string, context: RunContext): Promise<{ evaluation: Evaluation; fit: FitReport }> => {
+  const start = context.clock();
+  const setup = await openSetup(config, context);
+  const policy = await loadModelDirectory(context.files, model);
+  for (const [name, { shape }] of Object.entries(setup.base.weights)) {
+    const found = policy.weights[name]?.shape;
+    if (found === undefined || found.some((size, i) => size !== shape[i]) || found.length !== shape.length) {
+      throw runtimeError({ where: model, expected: `weights like those of the base (${name} of [${shape.join(", ")}])`, got: found === undefined ? "none" : `[${found.join(", ")}]`, fix: "evaluate a model that was tuned from this base" });
+    }
+  }
+  const fitted = await fitFrom(setup, context);
+  const { measures, drawn } = await measureModel(setup, fitted.target, policy.weights, "policy", context);
+  const evaluation: Evaluation = { kind: "evaluation", step: 0, samples: config.target.samples + drawn, seconds: (context.clock() - start) / 1000, ...measures };
+  context.onEvent({ type: "evaluation", evaluation, targetMoments: config.target.moments });
+  return { evaluation, fit: fitted.report };
+};

@@ -1,0 +1,67 @@
+/** What every verb about a target begins with: the base model, its tokenizer and device, the features, and ways to sample and to score. */
+
+import { usageError } from "../base/errors.ts";
+import { type Key, keyOf } from "../base/random.ts";
+import type { NamedTensors } from "../base/tensor.ts";
+import type { Device } from "../engine/runtime/device.ts";
+import { type CausalModel, createCausalModel } from "../models/causal-model.ts";
+import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts";
+import { createGenerator, type Generator, type Sampling } from "../sampling/generate.ts";
+import { createScorer, type Scorer } from "../sampling/log-prob.ts";
+import { type Samples, sequencesOf } from "../sampling/samples.ts";
+import { createFeature, type Feature, type FeatureMatrix, featureMatrix } from "../targets/feature.ts";
+import type { RunConfig } from "./config.ts";
+import type { RunContext } from "./context.ts";
+
+/** The model itself: what the proposal and every divergence are sampled with. */
+export const exactSampling: Sampling = { kind: "full", temperature: 1 };
+
+export interface Setup {
+  readonly config: RunConfig;
+  readonly base: ModelDirectory;
+  readonly model: CausalModel;
+  readonly device: Device;
+  /** Token ids every sequence is conditioned on, the start token first. */
+  readonly prompt: readonly number[];
+  readonly features: readonly Feature[];
+  keyFor(purpose: "fit" | "train" | "proposal" | "evaluate"): Key;
+  generatorOf(weights: NamedTensors, sampling?: Sampling): Promise<Generator>;
+  scorerOf(weights: NamedTensors): Promise<Scorer>;
+  measure(samples: Samples): Promise<FeatureMatrix>;
+}
+
+/** @throws TiltError for a base that cannot be read, or a prompt that does not fit */
+export const openSetup = async (config: RunConfig, context: Pick<RunContext, "files" | "openDevice">): Promise<Setup> => {
+  const device = context.openDevice(config.device);
+  const base = await loadModelDirectory(context.files, config.base);
+  const model = createCausalModel(base.config);
+  const prompt = [base.startId, ...base.tokenizer.encode(config.sequence.prompt)];
+  const { maxTokens } = config.sequence;
+  const room = base.config.contextLength - prompt.length + 1;
+  if (maxTokens > room) {
+    throw usageError({ where: "sequence.maxTokens", expected: `at most ${room}, what the model's context of ${base.config.contextLength} leaves after the prompt`, got: String(maxTokens), fix: "lower it" });
+  }
+  const features = Object.entries(config.features).map(([name, spec]) => createFeature(name, spec));
+  return {
+    config,
+    base,
+    model,
+    device,
+    prompt,
+    features,
+    keyFor: (purpose) => keyOf(config.seed, purpose),
+    generatorOf: (weights, sampling = exactSampling) => createGenerator(device, model, weights, { sampling, prompt, maxTokens, endIds: base.endIds, tokenizer: base.tokenizer }),
+    scorerOf: (weights) => createScorer(device, model, weights),
+    measure: (samples) => featureMatrix(features, sequencesOf(samples)),
+  };
+};
+
+/** Uses something that must be given back. */
+export const using = async <R extends { dispose(): Promise<void> }, T>(resource: Promise<R>, work: (resource: R) => Promise<T>): Promise<T> => {
+  const held = await resource;
+  try {
+    return await work(held);
+  } finally {
+    await held.dispose();
+  }
+};

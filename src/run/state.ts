@@ -1,0 +1,87 @@
+/** The whole state of a run between two steps, and how it lies in a checkpoint directory. Nothing that the next step depends on is anywhere else. */
+
+import { runtimeError } from "../base/errors.ts";
+import { type Files, joinPath, readText } from "../base/files.ts";
+import type { NamedTensors } from "../base/tensor.ts";
+import { type Device, readAll } from "../engine/runtime/device.ts";
+import { readSafetensors, safetensorsParts } from "../models/weights/safetensors.ts";
+import type { DeviceTensors } from "../optim/adam.ts";
+import type { Target } from "../targets/ebm.ts";
+import type { PartitionState } from "../targets/partition.ts";
+import type { PolicyState } from "../tuners/dpg.ts";
+import type { Evaluation, FitReport } from "./metrics.ts";
+
+export interface RunState {
+  /** Steps done. */
+  readonly step: number;
+  /** Sequences drawn so far, for every purpose. */
+  readonly samples: number;
+  /** Seconds spent so far, earlier parts of a resumed run included. */
+  readonly seconds: number;
+  readonly policy: PolicyState;
+  /** Weights of q; undefined while it is the base. */
+  readonly proposal: NamedTensors | undefined;
+  readonly target: Target;
+  readonly fit: FitReport;
+  readonly partition: PartitionState;
+  readonly before: Evaluation;
+  /** The evaluation made after this very step, if there was one. */
+  readonly latest: Evaluation | undefined;
+  /** Bytes of the logs when the state was taken: what lies beyond belongs to a part that was lost. */
+  readonly logs: { readonly metrics: number; readonly samples: number };
+}
+
+const version = 1;
+
+type Plain = Omit<RunState, "policy" | "proposal"> & { readonly version: number; readonly hash: string; readonly adamStep: number; readonly hasProposal: boolean };
+
+const directoryOf = (step: number): string => `step-${String(step).padStart(6, "0")}`;
+const stepOf = (name: string): number | undefined => (/^step-\d{6,}$/.test(name) ? Number(name.slice(5)) : undefined);
+
+export const hostWeights = async (tensors: DeviceTensors): Promise<NamedTensors> => (await readAll(tensors)) as NamedTensors;
+
+/** Writes the state under `checkpoints/step-N`, whole or not at all, and removes all but the last `keep`. Returns the path. */
+export const saveState = async (files: Files, root: string, state: RunState, hash: string, keep: number): Promise<string> => {
+  const { policy, proposal, ...rest } = state;
+  const path = joinPath(root, directoryOf(state.step));
+  const temporary = `${path}.tmp`;
+  await files.remove(temporary);
+  const write = async (name: string, tensors: NamedTensors) => files.write(joinPath(temporary, name), safetensorsParts(tensors));
+  await write("policy.safetensors", await hostWeights(policy.weights));
+  await write("first.safetensors", await hostWeights(policy.adam.first));
+  await write("second.safetensors", await hostWeights(policy.adam.second));
+  if (proposal !== undefined) await write("proposal.safetensors", proposal);
+  const plain: Plain = { version, hash, adamStep: policy.adam.step, hasProposal: proposal !== undefined, ...rest };
+  await files.write(joinPath(temporary, "state.json"), `${JSON.stringify(plain, null, 1)}\n`);
+  await files.remove(path);
+  await files.rename(temporary, path);
+  const steps = (await files.list(root)).map(stepOf).filter((step) => step !== undefined);
+  for (const old of steps.sort((a, b) => b - a).slice(keep)) await files.remove(joinPath(root, directoryOf(old)));
+  return path;
+};
+
+/** The newest complete checkpoint under `root`, or undefined. @throws TiltError when it cannot be read or belongs to another config */
+export const loadState = async (files: Files, root: string, hash: string, device: Device): Promise<RunState | undefined> => {
+  if ((await files.info(root)) === undefined) return undefined;
+  const steps = (await files.list(root)).map(stepOf).filter((step) => step !== undefined);
+  if (steps.length === 0) return undefined;
+  const path = joinPath(root, directoryOf(Math.max(...steps)));
+  const where = joinPath(path, "state.json");
+  let plain: Plain;
+  try {
+    plain = JSON.parse(await readText(files, where)) as Plain;
+  } catch (error) {
+    throw runtimeError({ where, expected: "the JSON of a checkpoint", got: "something else", fix: "remove this checkpoint to resume from the one before" }, error);
+  }
+  if (plain.version !== version) throw runtimeError({ where, expected: `a checkpoint of version ${version}`, got: `version ${plain.version}`, fix: "resume with the release that wrote it" });
+  if (plain.hash !== hash) throw runtimeError({ where, expected: `the config ${hash.slice(0, 12)}`, got: `a state of ${String(plain.hash).slice(0, 12)}`, fix: "resume with the config it was started with, or choose another --out" });
+  const read = async (name: string): Promise<NamedTensors> => (await readSafetensors(files, joinPath(path, name))).tensors;
+  const upload = async (name: string): Promise<DeviceTensors> => Object.fromEntries(Object.entries(await read(name)).map(([weight, held]) => [weight, device.upload(held)]));
+  const { version: _v, hash: _h, adamStep, hasProposal, ...rest } = plain;
+  return {
+    ...rest,
+    latest: rest.latest,
+    policy: { weights: await upload("policy.safetensors"), adam: { step: adamStep, first: await upload("first.safetensors"), second: await upload("second.safetensors") } },
+    proposal: hasProposal ? await read("proposal.safetensors") : undefined,
+  };
+};
