@@ -20,15 +20,16 @@ export const formatNumber = (value: number): string => {
     .replace(/\.$/, "");
 };
 
-/** Decimals that show two significant digits of a standard error, at most `most`. */
-const decimalsOf = (stdError: number, most: number): number => Math.min(most, Math.max(0, 1 - Math.floor(Math.log10(stdError))));
+/** No more than this many decimals are shown: what is smaller matters to no reader. */
+const mostDecimals = 4;
 
 /** "0.503 ± 0.011": the standard error in two significant digits, the value as far as it is known. `plusMinus` is "+-" without Unicode. */
 export const formatEstimate = ({ value, stdError }: Pick<Estimate, "value" | "stdError">, plusMinus = "±"): string => {
   if (!Number.isFinite(stdError) || stdError <= 0 || !Number.isFinite(value)) return formatNumber(value);
-  const decimals = decimalsOf(stdError, 6);
+  const decimals = Math.min(mostDecimals, Math.max(0, 1 - Math.floor(Math.log10(stdError))));
   const shown = value.toFixed(decimals);
-  return `${Number(shown) === 0 ? shown.replace("-", "") : shown} ${plusMinus} ${stdError.toFixed(decimals)}`;
+  const error = Number(stdError.toFixed(decimals)) === 0 ? `<${(10 ** -decimals).toFixed(decimals)}` : stdError.toFixed(decimals);
+  return `${Number(shown) === 0 ? shown.replace("-", "") : shown} ${plusMinus} ${error}`;
 };
 
 /** A whole number with its thousands apart: 8,192. */

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runtimeError } from "../base/errors.ts";
 import { nodeFiles } from "../base/files.node.ts";
-import type { RunConfig } from "../run/config.ts";
 import type { Evaluation, FitReport, Summary } from "../run/metrics.ts";
 import { main } from "./main.ts";
 import type { Runs } from "./runs.ts";
@@ -81,8 +80,16 @@ const start = (argv: readonly string[], fakes: Partial<Runs> = {}) => {
   const exits: number[] = [];
   const handlers = new Set<() => void>();
   const io: Io = {
-    stdout: { write: (text) => void (stdout += text) },
-    stderr: { write: (text) => void (stderr += text) },
+    stdout: {
+      write: (text) => {
+        stdout += text;
+      },
+    },
+    stderr: {
+      write: (text) => {
+        stderr += text;
+      },
+    },
     env: {},
     platform: "linux",
     files: nodeFiles,
@@ -133,13 +140,13 @@ describe("help", () => {
 
 describe("bad usage", () => {
   it.each([
-    [["tnue"], 'tiltlm: tiltlm: expected a known verb, got "tnue"; did you mean tune?'],
-    [["tune", "--stpes", "3", "x"], "tiltlm: tiltlm tune: expected a known flag, got --stpes; did you mean --steps?"],
-    [["tune"], "tiltlm: tiltlm tune: expected an argument <config>, got none; see tiltlm tune --help"],
-    [["tune", "a", "b"], "tiltlm: tiltlm tune: expected 1 argument, got 2; see tiltlm tune --help"],
-    [["tune", "a", "--steps"], "tiltlm: tiltlm tune: expected a value after --steps <n>, got none; see tiltlm tune --help"],
+    [["tnue"], 'tiltlm: command line: expected a known verb, got "tnue"; did you mean tune?'],
+    [["tune", "--stpes", "3", "x"], "tiltlm: tune: expected a known flag, got --stpes; did you mean --steps?"],
+    [["tune"], "tiltlm: tune: expected an argument <config>, got none; see tiltlm tune --help"],
+    [["tune", "a", "b"], "tiltlm: tune: expected 1 argument, got 2; see tiltlm tune --help"],
+    [["tune", "a", "--steps"], "tiltlm: tune: expected a value after --steps <n>, got none; see tiltlm tune --help"],
     [["tune", "a", "--steps", "many"], 'tiltlm: --steps: expected a whole number of at least 1, got "many"; correct the value'],
-    [["evaluate", "a"], "tiltlm: tiltlm evaluate: expected the flag --model <dir>, got none; see tiltlm evaluate --help"],
+    [["evaluate", "a"], "tiltlm: evaluate: expected the flag --model <dir>, got none; see tiltlm evaluate --help"],
     [["sample", "m", "--top-p", "0"], 'tiltlm: --top-p: expected a number above 0 and at most 1, got "0"; correct the value'],
     [
       ["sample", "m", "--seed", "-1"],
@@ -235,48 +242,53 @@ describe("tune", () => {
     });
   });
 
-  it("stops after the first Ctrl-C, and at once after the second", async () => {
-    let finish: () => void = () => {};
-    const begun = new Promise<AbortSignal>((resolve) => {
-      const tune = async (_: RunConfig, { out }: { out: string }, { signal }: { signal?: AbortSignal }) => {
-        resolve(signal!);
-        await new Promise<void>((release) => {
-          finish = release;
-        });
-        return { summary, stopped: true, out };
-      };
-      started = start(["tune", config], { tune });
+  /** A tune that begins, waits to be let go, and then ends as it is told to. */
+  const slow = (end: (out: string) => ReturnType<Runs["tune"]>) => {
+    let release: () => void = () => {};
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
     });
-    const signal = await begun;
-    expect(signal.aborted).toBe(false);
-    started!.interrupt();
-    expect(signal.aborted).toBe(true);
-    expect(started!.output().stderr).toBe(
-      "stopping after this step; a checkpoint will be written; press Ctrl-C again to quit at once\n",
-    );
-    expect(started!.exits).toEqual([]);
-    started!.interrupt();
-    expect(started!.exits).toEqual([130]);
-    finish();
-    expect(await started!.code).toBe(130);
-    expect(started!.output().stderr).toContain(`continue with: tiltlm tune ${config} --out runs/lilies --resume\n`);
-    expect(started!.output().stdout).toBe("");
-  });
-  let started: ReturnType<typeof start> | undefined;
-
-  it("reports a failure while stopping as a failure", async () => {
-    const full = runtimeError({ where: "disk", expected: "space", got: "none", fix: "free some" });
-    const failing = start(["tune", config], {
-      tune: async (_config, _options, { signal }) => {
-        await new Promise((resolve) => signal!.addEventListener("abort", resolve));
-        throw full;
+    let begin: (signal: AbortSignal) => void = () => {};
+    const begun = new Promise<AbortSignal>((resolve) => {
+      begin = resolve;
+    });
+    const started = start(["tune", config, "--steps", "7", "--set", "sequence.prompt=It's"], {
+      tune: async (_, { out }, { signal }) => {
+        begin(signal!);
+        await released;
+        return end(out);
       },
     });
-    await new Promise((resolve) => setTimeout(resolve, 0));
-    while (failing.handlers.size === 0) await new Promise((resolve) => setTimeout(resolve, 1));
-    failing.interrupt();
-    expect(await failing.code).toBe(1);
-    expect(failing.output().stderr).toContain("tiltlm: disk: expected space");
+    return { ...started, begun, release };
+  };
+
+  it("stops after the first Ctrl-C, and at once after the second", async () => {
+    const { begun, release, code, interrupt, output, exits } = slow(async (out) => ({ summary, stopped: true, out }));
+    const signal = await begun;
+    expect(signal.aborted).toBe(false);
+    interrupt();
+    expect(signal.aborted).toBe(true);
+    expect(output().stderr).toBe("stopping after this step; a checkpoint will be written; press Ctrl-C again to quit at once\n");
+    expect(exits).toEqual([]);
+    interrupt();
+    expect(exits).toEqual([130]);
+    release();
+    expect(await code).toBe(130);
+    expect(output().stderr).toContain(
+      `continue with: tiltlm tune ${config} --set 'sequence.prompt=It'\\''s' --set steps=7 --out runs/lilies --resume\n`,
+    );
+    expect(output().stdout).toBe("");
+  });
+
+  it("reports a failure while stopping as a failure", async () => {
+    const { begun, release, code, interrupt, output } = slow(() =>
+      Promise.reject(runtimeError({ where: "disk", expected: "space", got: "none", fix: "free some" })),
+    );
+    await begun;
+    interrupt();
+    release();
+    expect(await code).toBe(1);
+    expect(output().stderr).toContain("tiltlm: disk: expected space");
   });
 });
 
@@ -361,9 +373,19 @@ describe("the other verbs", () => {
   });
 
   it("pretrain goes to runs/<config name> and shows its report", async () => {
-    const pretrain: Runs["pretrain"] = async (given, { out }) => ({ steps: given.steps, out, validationLoss: estimate(2.5) });
-    const { stdout } = await run(["pretrain", pretrainConfig, "--steps", "5"], { pretrain });
-    expect(stdout).toMatch(/^steps +5\n/);
-    expect(stdout).toMatch(/validationLoss +2\.500 ± 0\.010\n\nThe model is in runs\/small\.\n$/);
+    const report = {
+      parameters: 818_048,
+      vocabulary: 1024,
+      texts: { training: 98, validation: 2, cut: 1 },
+      seconds: 12,
+      validation: { natsPerToken: 2.5, perplexity: 12.18, tokens: 64 },
+    };
+    const pretrain: Runs["pretrain"] = async ({ steps = 0 }, { out }) => ({ ...report, steps, out, stopped: steps === 4 });
+    const { code, stdout } = await run(["pretrain", pretrainConfig, "--steps", "5"], { pretrain });
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^parameters +818,048\n/);
+    expect(stdout).toMatch(/\nsteps +5 in 12 s\n/);
+    expect(stdout).toContain("The model is in runs/small.");
+    expect((await run(["pretrain", pretrainConfig, "--steps", "4"], { pretrain })).code).toBe(130);
   });
 });

@@ -4,6 +4,8 @@
  */
 
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { Command, type CommanderError } from "commander";
 import { messageOf, TiltError, usageError } from "../base/errors.ts";
 import { nodeFiles } from "../base/files.node.ts";
@@ -24,13 +26,13 @@ const versionOf = ({ packageRoot }: Io): string => {
   return manifest.version;
 };
 
-/** A complaint of commander, and the command line it is about. */
+/** A complaint of commander, and the verb it is about. */
 class UsageFailure extends Error {
-  readonly command: string;
+  readonly verb: string | undefined;
   readonly failure: CommanderError;
-  constructor(command: string, failure: CommanderError) {
+  constructor(verb: string | undefined, failure: CommanderError) {
     super(failure.message, { cause: failure });
-    this.command = command;
+    this.verb = verb;
     this.failure = failure;
   }
 }
@@ -48,19 +50,18 @@ const buildProgram = (io: Io): Command => {
     .addHelpText("after", "\nTry:  tiltlm demo\n      tiltlm tune --help");
   for (const verb of verbs) verb(program, io);
   for (const command of [program, ...program.commands]) {
-    const name = command === program ? "tiltlm" : `tiltlm ${command.name()}`;
     command.exitOverride((failure) => {
-      throw new UsageFailure(name, failure);
+      throw new UsageFailure(command === program ? undefined : command.name(), failure);
     });
   }
   return program;
 };
 
 /** commander's complaints in the form of ours; its texts are "error: unknown option '--stpes'\n(Did you mean --steps?)" and the like. */
-const translated = ({ command, failure }: UsageFailure): TiltError => {
+const translated = ({ verb, failure }: UsageFailure): TiltError => {
   const quoted = /'([^']*)'/.exec(failure.message)?.[1] ?? "";
   const meant = /\(Did you mean (.*?)\?\)/.exec(failure.message)?.[1];
-  const fix = meant === undefined ? `see ${command} --help` : `did you mean ${meant}?`;
+  const fix = meant === undefined ? `see tiltlm ${verb === undefined ? "" : `${verb} `}--help` : `did you mean ${meant}?`;
   const complaints: Readonly<Record<string, readonly [expected: string, got: string]>> = {
     "commander.unknownOption": ["a known flag", quoted],
     "commander.unknownCommand": ["a known verb", `"${quoted}"`],
@@ -73,7 +74,7 @@ const translated = ({ command, failure }: UsageFailure): TiltError => {
     ],
   };
   const [expected, got] = complaints[failure.code] ?? ["valid usage", failure.message.replace(/^error: /, "")];
-  return usageError({ where: command, expected, got, fix }, failure);
+  return usageError({ where: verb ?? "command line", expected, got, fix }, failure);
 };
 
 /** An error and what caused it, with their stacks. */

@@ -7,6 +7,7 @@ import type { PretrainConfig, RunConfig } from "../run/config.ts";
 import type { RunContext } from "../run/context.ts";
 import type { SampledText, SampleOptions, ScoredText } from "../run/generate.ts";
 import type { Evaluation, FitReport } from "../run/metrics.ts";
+import type { PretrainReport } from "../run/pretrain.ts";
 import type { TuneResult } from "../run/tune.ts";
 
 export type { TuneResult } from "../run/tune.ts";
@@ -20,7 +21,7 @@ export interface Runs {
   evaluateDirectory(config: RunConfig, model: string, watch: Watch): Promise<{ evaluation: Evaluation; fit: FitReport }>;
   sampleTexts(model: string, options: SampleOptions, watch: Watch): Promise<readonly SampledText[]>;
   scoreFile(model: string, file: string, options: { device: RunConfig["device"] }, watch: Watch): AsyncIterable<ScoredText>;
-  pretrain(config: PretrainConfig, options: { out: string }, watch: Watch): Promise<object>;
+  pretrain(config: PretrainConfig, options: { out: string }, watch: Watch): Promise<PretrainReport>;
 }
 
 const contextOf = async (watch: Watch): Promise<RunContext> => ({

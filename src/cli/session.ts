@@ -46,7 +46,7 @@ export interface CommonOptions {
 }
 
 export interface ConfigOptions extends CommonOptions {
-  readonly set: readonly string[];
+  readonly set?: readonly string[];
   readonly steps?: number;
 }
 
@@ -89,11 +89,11 @@ export const withConfigFlags = (command: Command): Command =>
   command.option(
     "--set <key.path=value>",
     "change a key of the config (repeatable), such as optimizer.learningRate=1e-4",
-    (value: string, earlier: readonly string[]) => [...earlier, value],
-    [],
+    (value: string, earlier: readonly string[] = []) => [...earlier, value],
   );
 
-const overridesOf = ({ set, steps, device }: ConfigOptions): string[] => [
+/** What the flags change in a config, the last one winning. */
+const overridesOf = ({ set = [], steps, device }: ConfigOptions): string[] => [
   ...set,
   ...(steps === undefined ? [] : [`steps=${steps}`]),
   ...(device === undefined ? [] : [`device=${device}`]),
@@ -116,6 +116,19 @@ export const loadPretrainConfig = async (path: string, options: ConfigOptions): 
   ]);
   return parsePretrainConfig(await readConfig(path, overridesOf(options)), path);
 };
+
+/** An argument as a POSIX shell takes it. */
+const quoted = (argument: string): string =>
+  /^[\w./:=@%+,-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", "'\\''")}'`;
+
+/** The command line that goes on with a stopped run, with the same changes to its config. */
+export const resumeCommand = (config: string, out: string, options: ConfigOptions): string =>
+  [
+    "tiltlm tune",
+    quoted(config),
+    ...overridesOf(options).map((override) => `--set ${quoted(override)}`),
+    `--out ${quoted(out)} --resume`,
+  ].join(" ");
 
 /** Where a config's run goes unless told otherwise: runs/<its name>. */
 export const defaultOut = (config: string): string => `runs/${basename(config).replace(/\.[^.]+$/, "")}`;

@@ -3,7 +3,7 @@
  * For tests and for reading; rows are numbered like the digits of a number in base V, shorter prefixes first.
  */
 
-import { gatherRows, cast, add, logSoftmax, matmul, reshape, table, takeLast } from "../engine/ops/index.ts";
+import { add, cast, gatherRows, iota, logSoftmax, matmul, reshape, table, takeLast, transpose } from "../engine/ops/index.ts";
 import type { Parameters } from "./architecture.ts";
 import type { SequenceModel } from "./causal-model.ts";
 import type { Value } from "../engine/graph.ts";
@@ -24,7 +24,7 @@ export const prefixRow = (prefix: ArrayLike<number>, vocabulary: number): number
 
 /**
  * A tabular model of sequences of at most `maxTokens` tokens. It reads [start, x_1, ..., x_{T-1}] like any other model:
- * the first column is not part of the prefix. Its one parameter is `logits` [P, V].
+ * the start token is not part of the prefix. Its one parameter is `logits` [P, V].
  */
 export const createTabularModel = (vocabulary: number, maxTokens: number): SequenceModel => ({
   parameterShapes: { logits: [prefixesShorterThan(maxTokens, vocabulary), vocabulary] },
@@ -36,7 +36,9 @@ export const createTabularModel = (vocabulary: number, maxTokens: number): Seque
       return from >= 1 && from <= at ? vocabulary ** (at - from) : 0;
     });
     const offsets = Float32Array.from({ length: maxTokens }, (_, at) => prefixesShorterThan(at, vocabulary));
-    const rows = cast(add(matmul(cast(tokens, "f32"), table([maxTokens, maxTokens], powers)), table([maxTokens], offsets)), "i32");
+    const places = iota(tokens.shape[1]!);
+    const used = gatherRows(transpose(gatherRows(table([maxTokens, maxTokens], powers), places), [1, 0]), places);
+    const rows = cast(add(matmul(cast(tokens, "f32"), used, { transposeB: true }), gatherRows(table([maxTokens], offsets), places)), "i32");
     return takeLast(logSoftmax(reshape(gatherRows(parameters["logits"]!, rows), [...tokens.shape, vocabulary])), labels);
   },
 });

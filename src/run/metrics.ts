@@ -4,6 +4,7 @@
  */
 
 import type { Estimate } from "../base/numeric.ts";
+import type { FitReport } from "../targets/fit.ts";
 
 /** One optimizer step, as a line of metrics.jsonl. Means are over the step's training batch, drawn from the proposal. */
 export interface StepMetrics {
@@ -59,19 +60,7 @@ export interface Evaluation {
   readonly distinct3: Estimate;
 }
 
-/** The target as fitted from samples of the base: target.json. */
-export interface FitReport {
-  readonly samples: number;
-  readonly baseMoments: Readonly<Record<string, Estimate>>;
-  readonly targetMoments: Readonly<Record<string, number>>;
-  readonly coefficients: Readonly<Record<string, Estimate>>;
-  /** Features with a wanted moment of 0 or 1, and that moment. */
-  readonly hard: Readonly<Record<string, 0 | 1>>;
-  readonly logZ: Estimate;
-  readonly ess: Estimate;
-  /** KL(p, a), nats per sequence. */
-  readonly klTargetBase: Estimate;
-}
+export type { FitReport };
 
 /** summary.json */
 export interface Summary {

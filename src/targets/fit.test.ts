@@ -136,6 +136,24 @@ test("features that depend on each other give one target, with finite errors", (
   expect(Math.abs(2 * copied.report.coefficients["a"]!.stdError - alone.report.coefficients["a"]!.stdError)).toBeLessThan(1e-12);
 });
 
+test("the unit of a feature does not matter, even beside another of a millionfold scale", () => {
+  const rows = Array.from({ length: 200 }, (_, i) => [i % 2, (i * 7) % 10]);
+  const scaled = (by: number): FeatureMatrix => ({
+    names: ["binary", "size"],
+    binary: [true, false],
+    count: 200,
+    values: Float64Array.from(rows.flatMap(([binary, size]) => [binary!, size! * by])),
+  });
+  const [unit, million] = [1, 1e7].map((by) => fitTarget(scaled(by), { moments: { binary: 0.3, size: 6 * by } }).report);
+  for (const name of ["binary", "size"]) {
+    const by = name === "size" ? 1e7 : 1;
+    const [a, b] = [unit!.coefficients[name]!, million!.coefficients[name]!];
+    // Newton ends at rounding in both.
+    expect(Math.abs(b.value * by - a.value)).toBeLessThan(1e-12);
+    expect(Math.abs((b.stdError * by) / a.stdError - 1)).toBeLessThan(1e-11);
+  }
+});
+
 describe("what cannot be fitted explains itself", () => {
   const people = matrixOf(
     ["male", "female", "other", "sports"],

@@ -151,12 +151,17 @@ const reportOf = (
     n: N,
   });
   const soft = constraints.filter((constraint) => !constraint.hard);
-  const moments = Float64Array.from(soft, ({ moment }) => moment);
-  const lambda = Float64Array.from(soft, ({ name }) => target.coefficients[target.names.indexOf(name)]!);
+  // Features in units of their range, as in the dual: dependent ones then share noise as they share coefficients.
+  const units = soft.map(({ column }) => {
+    const seen = columnOf(matrix, column).filter((_, i) => logTilts[i]! > Number.NEGATIVE_INFINITY);
+    return seen.reduce((a, b) => Math.max(a, b)) - seen.reduce((a, b) => Math.min(a, b)) || 1;
+  });
+  const moments = Float64Array.from(soft, ({ moment }, j) => moment / units[j]!);
+  const lambda = Float64Array.from(soft, ({ name }, j) => target.coefficients[target.names.indexOf(name)]! * units[j]!);
 
-  // w_i, the share of row i in the target, and its pull w_i (phi_i - mu) on the fitted moments.
+  // w_i, the share of row i in the target, and its deviation phi_i - mu.
   const shares = logTilts.map((logTilt) => Math.exp(logTilt - target.logZ));
-  const columns = soft.map(({ column }) => columnOf(matrix, column));
+  const columns = soft.map(({ column }, j) => columnOf(matrix, column).map((value) => value / units[j]!));
   const deviations = Array.from(rows, (_, i) => Float64Array.from(columns, (column, j) => column[i]! - moments[j]!));
   const S = soft.length;
   const covariance = new Float64Array(S * S);
@@ -171,14 +176,12 @@ const reportOf = (
   }
   const hessian = symmetricEigen(covariance, S);
   // The rank of a weighted covariance: rounding is at 1e-16, the smallest variance that the fit accepts at about 1e-8.
-  const shift = deviations.map((deviation, i) =>
-    pseudoSolve(
-      hessian,
-      deviation.map((value) => -shares[i]! * value),
-      1e-13,
-    ),
-  );
+  const shift = deviations.map((deviation, i) => {
+    const pull = deviation.map((value) => -shares[i]! * value);
+    return pseudoSolve(hessian, pull, 1e-13);
+  });
 
+  const coefficients = soft.map(({ name }, j) => [name, estimate(lambda[j]! / units[j]!, (i) => shift[i]![j]! / units[j]!)]);
   const baseMoments = matrix.names.map((name, f) => {
     const column = columnOf(matrix, f);
     const value = sum(column.map((phi, i) => timesOrZero(rows[i]!, phi)));
@@ -188,7 +191,7 @@ const reportOf = (
     samples: N,
     baseMoments: Object.fromEntries(baseMoments),
     targetMoments: Object.fromEntries(constraints.map(({ name, moment }) => [name, moment])),
-    coefficients: Object.fromEntries(soft.map(({ name }, j) => [name, estimate(lambda[j]!, (i) => shift[i]![j]!)])),
+    coefficients: Object.fromEntries(coefficients),
     hard: Object.fromEntries(target.hard.map(({ index, value }) => [target.names[index]!, value])),
     logZ: estimate(target.logZ, (i) => shares[i]! - rows[i]! + dot(moments, shift[i]!)),
     // ESS = 1 / sum w^2; the last term is its drift with the coefficients.

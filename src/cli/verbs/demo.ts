@@ -76,7 +76,7 @@ export const demoVerb: Verb = (program, io) => {
       stoppingRun,
     );
     if (options.json) printJson(io, { ...result.summary, out: result.out, stopped: result.stopped });
-    if (result.stopped) leaveStopped(io, result, path);
+    if (result.stopped) leaveStopped(io, result, path, options);
     if (options.json) return;
     const terminal = resultsTerminal(io);
     const [before, after] = await readSamples(io.files, result.out);

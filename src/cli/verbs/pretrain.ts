@@ -1,9 +1,11 @@
 /** tiltlm pretrain CONFIG: a small model from scratch. */
 
-import { formatEstimate, formatNumber, formatTable } from "../format.ts";
+import type { PretrainReport } from "../../run/pretrain.ts";
+import { formatCount, formatDuration, formatNumber, formatTable } from "../format.ts";
 import {
   type ConfigOptions,
   defaultOut,
+  Interrupted,
   loadPretrainConfig,
   print,
   printConfig,
@@ -20,16 +22,21 @@ interface PretrainOptions extends ConfigOptions {
   readonly dryRun?: boolean;
 }
 
-/** The numbers and texts of a report, by name. */
-const reportRows = (report: object): string[][] =>
-  Object.entries(report).flatMap(([name, value]: [string, unknown]) => {
-    if (typeof value === "number") return [[name, formatNumber(value)]];
-    if (typeof value === "string") return [[name, value]];
-    if (typeof value === "object" && value !== null && "value" in value && "stdError" in value) {
-      return [[name, formatEstimate(value as { value: number; stdError: number })]];
-    }
-    return [];
-  });
+const reportLines = ({ parameters, vocabulary, texts, steps, seconds, validation, out }: PretrainReport): string[] => [
+  ...formatTable([
+    ["parameters", formatCount(parameters)],
+    ["vocabulary", `${formatCount(vocabulary)} tokens`],
+    [
+      "texts",
+      `${formatCount(texts.training)} trained on, ${formatCount(texts.validation)} held out, ${formatCount(texts.cut)} cut to the context length`,
+    ],
+    ["steps", `${formatCount(steps)} in ${formatDuration(seconds)}`],
+    ["held-out loss", `${formatNumber(validation.natsPerToken)} nats per token, from ${formatCount(validation.tokens)} tokens`],
+    ["perplexity", `${formatNumber(validation.perplexity)} per token`],
+  ]),
+  "",
+  `The model is in ${out}. Texts from it: tiltlm sample ${out}`,
+];
 
 export const pretrainVerb: Verb = (program, io) => {
   const command = program
@@ -43,8 +50,10 @@ export const pretrainVerb: Verb = (program, io) => {
     const config = await loadPretrainConfig(path, options);
     if (options.dryRun) return printConfig(config, io, options);
     const out = options.out ?? defaultOut(path);
-    const report = await withProgress(io, options, (watch) => io.runs.pretrain(config, { out }, watch));
-    if (options.json) printJson(io, { ...report, out });
-    else print(io, [...formatTable(reportRows(report), ["left", "right"]), "", `The model is in ${out}.`]);
+    const stopping = "stopping after this step; the model will be saved as it is then";
+    const report = await withProgress(io, options, (watch) => io.runs.pretrain(config, { out }, watch), stopping);
+    if (options.json) printJson(io, report);
+    else print(io, reportLines(report));
+    if (report.stopped) throw new Interrupted("stopped");
   });
 };

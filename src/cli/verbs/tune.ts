@@ -12,6 +12,7 @@ import {
   printConfig,
   printJson,
   resultsTerminal,
+  resumeCommand,
   type Verb,
   wholeFlag,
   withCommonFlags,
@@ -28,8 +29,8 @@ export interface TuneOptions extends ConfigOptions {
 export const stoppingRun = "stopping after this step; a checkpoint will be written";
 
 /** Says how a stopped run goes on. @throws Interrupted */
-export const leaveStopped = (io: Io, { out }: TuneResult, config: string): never => {
-  io.stderr.write(`stopped; continue with: tiltlm tune ${config} --out ${out} --resume\n`);
+export const leaveStopped = (io: Io, { out }: TuneResult, config: string, options: ConfigOptions): never => {
+  io.stderr.write(`stopped; continue with: ${resumeCommand(config, out, options)}\n`);
   throw new Interrupted("stopped");
 };
 
@@ -53,7 +54,7 @@ export const tuneVerb: Verb = (program, io) => {
     const result = await withProgress(io, options, (watch) => io.runs.tune(config, place, watch), stoppingRun);
     const { summary, stopped, out } = result;
     if (options.json) printJson(io, { ...summary, out, stopped });
-    if (stopped) leaveStopped(io, result, path);
+    if (stopped) leaveStopped(io, result, path, options);
     if (!options.json) print(io, [...summaryLines(summary, resultsTerminal(io)), "", filesLine(out)]);
   });
 };

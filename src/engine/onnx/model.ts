@@ -61,8 +61,10 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     return made;
   };
   let counter = 0;
-  // No input is called like this.
-  const fresh = (): string => `%${counter++}`;
+  const fresh = (): string => {
+    const name = `v${counter++}`;
+    return name in graph.inputs ? fresh() : name;
+  };
 
   /** Plain axis names, and the input and place where each can be measured. */
   const measured = new Map<string, { readonly input: string; readonly at: number }>();

@@ -1,0 +1,163 @@
+/** What every device must do alike: errors, symbolic sizes, frozen inputs, state in and out, the same bytes twice. */
+
+import { describe, expect, test } from "vitest";
+import { f32, type HostTensor, i32, tensor } from "../../base/tensor.ts";
+import { gradients } from "../autodiff.ts";
+import type { Value } from "../graph.ts";
+import * as ops from "../ops/index.ts";
+import { input } from "../ops/index.ts";
+import { type Device, readAll } from "./device.ts";
+import { cpuDevice, openDevice } from "./ort.node.ts";
+import { referenceDevice } from "./reference.ts";
+
+const devices: readonly Device[] = [referenceDevice, cpuDevice({ threads: 1 })];
+
+describe.each(devices.map((device) => [device.name, device] as const))("%s", (name, device) => {
+  const x = input("x", "f32", ["B", 2]);
+  const weight = input("weight", "f32", [2, 2]);
+  const graph = { inputs: { x, weight }, outputs: { weight: ops.mul(weight, 2), y: ops.gemm(x, weight) } };
+  const one = f32([1, 2], [1, 2]);
+  const identity = f32([2, 2], [1, 0, 0, 1]);
+
+  test.each<[string, Record<string, HostTensor>, string]>([
+    ["missing", { weight: identity }, `${name}: expected a value for input "x", got none; pass it`],
+    [
+      "of the wrong rank",
+      { x: f32([2], [1, 2]), weight: identity },
+      `${name}: input "x": expected shape [B, 2], got [2]; check the axes of the inputs`,
+    ],
+    [
+      "of the wrong size",
+      { x: one, weight: f32([2, 1], [1, 2]) },
+      `${name}: input "weight": expected shape [2, 2], got [2, 1]; check the axes of the inputs`,
+    ],
+    [
+      "of the wrong dtype",
+      { x: i32([1, 2], [1, 2]), weight: identity },
+      `${name}: input "x": expected dtype f32, got i32; convert it`,
+    ],
+  ])("an input that is %s is refused", async (_what, given, message) => {
+    const program = await device.compile(graph);
+    await expect(program.run(given)).rejects.toThrow(message);
+    await program.dispose();
+  });
+
+  test("one program runs at any size of a named axis, on host and device tensors, and hands state on under the same name", async () => {
+    const program = await device.compile(graph);
+    const first = await program.run({ x: one, weight: device.upload(identity) });
+    const second = await program.run({ x: f32([3, 2], [1, 2, 3, 4, 5, 6]), weight: first["weight"]! });
+    const { y } = await readAll(second);
+    expect([y!.shape, [...y!.data]]).toEqual([
+      [3, 2],
+      [2, 4, 6, 8, 10, 12],
+    ]);
+    expect([...(await second["weight"]!.read()).data]).toEqual([4, 0, 0, 4]);
+    for (const held of Object.values(first)) held.dispose();
+    await program.dispose();
+  });
+
+  test("what a run gave out stays as it is in later runs", async () => {
+    const program = await device.compile(graph);
+    const { y } = await program.run({ x: one, weight: identity });
+    await program.run({ x: f32([1, 2], [7, 8]), weight: identity });
+    expect([...(await y!.read()).data]).toEqual([1, 2]);
+    await program.dispose();
+  });
+
+  test("a frozen input need not be passed", async () => {
+    const program = await device.compile(graph, { frozen: { weight: f32([2, 2], [0, 1, 1, 0]) } });
+    const { y } = await program.run({ x: one });
+    expect([...(await y!.read()).data]).toEqual([2, 1]);
+    await program.dispose();
+  });
+
+  test("an index outside its table is an error that says where it happened", async () => {
+    const at = input("at", "i32", [1]);
+    const program = await device.compile({ inputs: { weight, at }, outputs: { y: ops.gatherRows(weight, at) } });
+    await expect(program.run({ weight: identity, at: i32([1], [2]) })).rejects.toThrow(
+      name === "cpu"
+        ? /^cpu: expected ONNX Runtime to run the graph, got .*Gather/
+        : "gatherRows: expected indices within 0..1, got 2",
+    );
+    await program.dispose();
+  });
+
+  test("inputs may be called like anything", async () => {
+    const names = ["v0", "v2", "axis:B", "größe 1", "y"];
+    const inputs = Object.fromEntries(names.map((each) => [each, input(each, "f32", ["B", 2])]));
+    const program = await device.compile({
+      inputs,
+      outputs: {
+        y: ops.sum(
+          ops.mul(
+            Object.values(inputs).reduce<Value>((a, b) => ops.add(a, b), ops.constant(0)),
+            1,
+          ),
+          1,
+        ),
+      },
+    });
+    const { y } = await program.run(Object.fromEntries(names.map((each, i) => [each, f32([1, 2], [10 ** i, 0])])));
+    expect([...(await y!.read()).data]).toEqual([11111]);
+    await program.dispose();
+  });
+});
+
+test("a frozen input that does not fit is refused when compiling", async () => {
+  const weight = input("weight", "f32", [2, 2]);
+  const graph = { inputs: { weight }, outputs: { y: ops.neg(weight) } };
+  await expect(cpuDevice({ threads: 1 }).compile(graph, { frozen: { weight: f32([2], [1, 2]) } })).rejects.toThrow(
+    'cpu: input "weight": expected shape [2, 2], got [2]',
+  );
+});
+
+test("a device that is not there", () => {
+  expect(() => openDevice("cuda")).toThrow(
+    "device cuda: expected cpu or reference, got cuda; GPU devices are not in this version yet; use device: cpu",
+  );
+  expect(openDevice("cpu").name).toBe("cpu");
+  expect(openDevice("reference")).toBe(referenceDevice);
+});
+
+describe("two threads", () => {
+  const device = cpuDevice({ threads: 2 });
+  /** Numbers of no pattern between -1 and 1. */
+  const noise = (length: number): Float32Array => Float32Array.from({ length }, (_, i) => Math.sin(i * i * 0.37 + i));
+
+  test("give the same bytes each time: products, softmax, sums and their gradients", async () => {
+    const x = input("x", "f32", ["N", 64]);
+    const w = input("w", "f32", [64, 512]);
+    const loss = ops.sum(ops.mul(ops.softmax(ops.gemm(x, w)), ops.gemm(x, w)));
+    const [toX, toW] = gradients(loss, [x, w]) as [Value, Value];
+    const program = await device.compile({ inputs: { x, w }, outputs: { loss, toX, toW } });
+    const feeds = { x: f32([256, 64], noise(256 * 64)), w: f32([64, 512], noise(64 * 512)) };
+    const bytes = async (): Promise<Uint8Array[]> =>
+      Object.values(await readAll(await program.run(feeds))).map(({ data }) =>
+        new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice(),
+      );
+    const first = await bytes();
+    expect(first.map(({ length }) => length)).toEqual([4, 4 * 256 * 64, 4 * 64 * 512]);
+    for (let i = 0; i < 3; i++) expect((await bytes()).every((again, k) => Buffer.compare(again, first[k]!) === 0)).toBe(true);
+    await program.dispose();
+  });
+
+  test("lose no update when many rows are added to few", async () => {
+    // 20,000 rows of ones onto 100: with a kernel that adds without a lock, most runs came out short.
+    const [count, rows, width] = [20_000, 100, 64];
+    const updates = input("updates", "f32", ["N", width]);
+    const at = input("at", "i32", ["N"]);
+    const program = await device.compile({ inputs: { updates, at }, outputs: { y: ops.scatterAddRows(updates, at, rows) } });
+    const feeds = {
+      updates: tensor("f32", [count, width], new Float32Array(count * width).fill(1)),
+      at: i32(
+        [count],
+        Int32Array.from({ length: count }, (_, i) => (i * 7919) % rows),
+      ),
+    };
+    for (let i = 0; i < 8; i++) {
+      const y = await (await program.run(feeds))["y"]!.read();
+      expect(y.data.every((number) => number === count / rows)).toBe(true);
+    }
+    await program.dispose();
+  });
+});
