@@ -74,7 +74,7 @@ const noRuns: Runs = {
   pretrain: refuse,
 };
 
-const start = (argv: readonly string[], fakes: Partial<Runs> = {}) => {
+const start = (argv: readonly string[], fakes: Partial<Runs> = {}, isTTY = false) => {
   let stdout = "";
   let stderr = "";
   const exits: number[] = [];
@@ -86,6 +86,7 @@ const start = (argv: readonly string[], fakes: Partial<Runs> = {}) => {
       },
     },
     stderr: {
+      isTTY,
       write: (text) => {
         stderr += text;
       },
@@ -227,6 +228,20 @@ describe("tune", () => {
       tune: async (_, { out, resume }) => ({ summary, stopped: !resume, out }),
     });
     expect(JSON.parse(stdout)).toEqual({ ...summary, out: "o", stopped: false });
+  });
+
+  it("draws a live block on a terminal, and none with --json", async () => {
+    const escapes = async (...flags: string[]) => {
+      const tune: Runs["tune"] = async (_, { out }, { onEvent }) => {
+        onEvent({ type: "phase", name: "tuning", total: 3, unit: "steps" });
+        return { summary, stopped: false, out };
+      };
+      const started = start(["tune", config, ...flags], { tune }, true);
+      await started.code;
+      return started.output().stderr.split("\u001b[0J").length - 1;
+    };
+    expect(await escapes()).toBe(1);
+    expect(await escapes("--json")).toBe(0);
   });
 
   it("with --dry-run prints a complete config that is itself one", async () => {

@@ -56,6 +56,15 @@ test("a gradient does not pass through integers", () => {
   expect(slopesOf(sum(mul(rounded, x)), { x }, { x: f32([2], [1.5, 2.5]) })).toEqual([[1, 2]]);
 });
 
+test("where sends exactly 0 to what it did not choose, even from an infinite gradient", () => {
+  const x = input("x", "f32", [2]);
+  const negative = ops.less(x, 0);
+  // √ has slope 1/0 at the place where 0 was chosen; 0 times that would be NaN.
+  for (const chosen of [ops.where(negative, 0, x), ops.where(ops.not(negative), x, 0)]) {
+    expect(slopesOf(sum(ops.sqrt(chosen)), { x }, { x: f32([2], [-1, 4]) })).toEqual([[0, 0.25]]);
+  }
+});
+
 test("a path that is not asked for is not built", () => {
   const calls: string[] = [];
   const gradient = (g: Value) => {

@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { f32, i32, tensor } from "../base/tensor.ts";
 import {
+  type Axis,
   axisIndex,
   bindInputs,
   bindShape,

@@ -50,6 +50,9 @@ describe("operations that change something stay", () => {
     ["1 / x", div(1, x), "div"],
     ["x + 0, where broadcasting gives x an axis", add(x, table([1, 1, 1], [0])), "add"],
     ["s * 1, where broadcasting makes s a matrix", mul(s, expand(constant(1), [2, 3])), "expand"],
+    ["s * 1, where broadcasting gives s two axes", mul(s, table([1, 1], [1])), "mul"],
+    ["1 * s, where broadcasting gives s two axes", mul(table([1, 1], [1]), s), "mul"],
+    ["s / 1, where broadcasting gives s two axes", div(s, table([1, 1], [1])), "div"],
     ["x * 0, which is NaN at infinity", mul(x, 0), "mul"],
     ["x - x, which is NaN at infinity", sub(x, x), "sub"],
     ["x + (0, 0, 1)", add(x, table([3], [0, 0, 1])), "add"],
@@ -169,6 +172,7 @@ const leaves = (): Value[] => [
   table([3], [0, 0, 0]),
   table([2, 1], [1, 1]),
   table([1, 1], [0]),
+  table([1, 1], [1]),
   constant(Number.NEGATIVE_INFINITY),
 ];
 const rules: readonly ((a: Value, b: Value) => Value)[] = [

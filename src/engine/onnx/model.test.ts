@@ -282,6 +282,13 @@ describe("initializers hold the numbers, little-endian", () => {
     ]);
   });
 
+  test("of many numbers, whose length takes a varint of several bytes", () => {
+    const numbers = Float32Array.from({ length: 5000 }, (_, i) => i / 8);
+    expect(initializersOf(constant(f32([50, 100], numbers)))).toEqual([
+      { dims: [50, 100], dataType: 1, bytes: bytesOf(numbers) },
+    ]);
+  });
+
   test("64-bit integers, once for equal lists", () => {
     const x = input("x", "f32", [2, 3]);
     const { graph } = written({ inputs: { x }, outputs: { a: ops.sum(x, 1), b: ops.mean(x, 1), c: ops.sum(x, [0, 1]) } });

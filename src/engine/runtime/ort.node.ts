@@ -28,7 +28,8 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
     const session = await InferenceSession.create(bytes, {
       executionProviders: ["cpu"],
       graphOptimizationLevel: "all",
-      logSeverityLevel: 3,
+      // Errors are thrown, with the same words.
+      logSeverityLevel: 4,
       ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
     }).catch((error: unknown) => {
       throw runtimeError({ where: "cpu", expected: "ONNX Runtime to accept the graph", got: messageOf(error), fix: "report it with the model's config.json" }, error);
