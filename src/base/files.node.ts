@@ -1,6 +1,6 @@
 /** The files port on node:fs. */
 
-import { open, mkdir, readdir, rename, rm, stat, truncate } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat, truncate } from "node:fs/promises";
 import { dirname } from "node:path";
 import { messageOf, runtimeError, type TiltError } from "./errors.ts";
 import type { Files } from "./files.ts";
@@ -20,7 +20,10 @@ const hints: Readonly<Record<string, readonly [expected: string, fix: string]>> 
 const complain = (path: string, error: unknown): TiltError => {
   const code = (error as { code?: string }).code ?? "";
   const [expected, fix] = hints[code] ?? ["to use it", "see the system's message"];
-  return runtimeError({ where: path, expected, got: code === "" ? messageOf(error) : `${code} (${messageOf(error)})`, fix }, error);
+  return runtimeError(
+    { where: path, expected, got: code === "" ? messageOf(error) : `${code} (${messageOf(error)})`, fix },
+    error,
+  );
 };
 
 const guarded = async <T>(path: string, action: () => Promise<T>): Promise<T> => {

@@ -36,4 +36,5 @@ export const joinPath = (...segments: readonly string[]): string =>
     .join("/")
     .replace(/([^:])\/{2,}/g, "$1/");
 
-export const readText = async (files: Files, path: string): Promise<string> => new TextDecoder("utf-8").decode(await files.read(path));
+export const readText = async (files: Files, path: string): Promise<string> =>
+  new TextDecoder("utf-8").decode(await files.read(path));

@@ -3,7 +3,11 @@ import { keyOf, permutation, philox, streamOf, uniformAt } from "./random.ts";
 
 // Known answers published with the Random123 library (kat_vectors, philox4x32 with 10 rounds).
 test.each([
-  [[0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
+  [
+    [0, 0, 0, 0],
+    [0, 0],
+    [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
+  ],
   [
     [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff],
     [0xffffffff, 0xffffffff],

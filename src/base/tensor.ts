@@ -28,7 +28,11 @@ const constructors = { f32: Float32Array, f64: Float64Array, i32: Int32Array, bo
 export const allocate = <D extends DType>(dtype: D, length: number): DataOf[D] => new constructors[dtype](length) as DataOf[D];
 
 /** A tensor over the given data (not copied when it already is the right typed array). @throws RangeError on a length mismatch */
-export const tensor = <D extends DType>(dtype: D, shape: readonly number[], data: DataOf[D] | readonly number[]): HostTensor<D> => {
+export const tensor = <D extends DType>(
+  dtype: D,
+  shape: readonly number[],
+  data: DataOf[D] | readonly number[],
+): HostTensor<D> => {
   const array = Array.isArray(data) ? (constructors[dtype].from(data as number[]) as DataOf[D]) : (data as DataOf[D]);
   if (array.length !== sizeOf(shape)) {
     throw new RangeError(`tensor: expected ${sizeOf(shape)} elements for shape [${shape.join(", ")}], got ${array.length}`);
@@ -37,10 +41,13 @@ export const tensor = <D extends DType>(dtype: D, shape: readonly number[], data
 };
 
 /** A zero-filled tensor. */
-export const zeros = <D extends DType>(dtype: D, shape: readonly number[]): HostTensor<D> => tensor(dtype, shape, allocate(dtype, sizeOf(shape)));
+export const zeros = <D extends DType>(dtype: D, shape: readonly number[]): HostTensor<D> =>
+  tensor(dtype, shape, allocate(dtype, sizeOf(shape)));
 
-export const f32 = (shape: readonly number[], data: Float32Array | readonly number[]): HostTensor<"f32"> => tensor("f32", shape, data);
-export const i32 = (shape: readonly number[], data: Int32Array | readonly number[]): HostTensor<"i32"> => tensor("i32", shape, data);
+export const f32 = (shape: readonly number[], data: Float32Array | readonly number[]): HostTensor<"f32"> =>
+  tensor("f32", shape, data);
+export const i32 = (shape: readonly number[], data: Int32Array | readonly number[]): HostTensor<"i32"> =>
+  tensor("i32", shape, data);
 export const scalar = (value: number): HostTensor<"f32"> => tensor("f32", [], Float32Array.of(value));
 
 /** Named weights of a model; the names are those of its Hugging Face file. */

@@ -6,8 +6,8 @@
 import { TiltError } from "../base/errors.ts";
 import { ancestors, type Value } from "./graph.ts";
 import { add } from "./ops/elementwise.ts";
-import { constant } from "./ops/source.ts";
 import { expand } from "./ops/layout.ts";
+import { constant } from "./ops/source.ts";
 
 /**
  * d output / d each of `withRespectTo`, as values of the same shapes; zero where the output does not depend on it.

@@ -14,14 +14,21 @@ export const evaluate = (graph: Graph, inputs: Readonly<Record<string, HostTenso
   const results = new Map<Value, HostTensor>(Object.entries(graph.inputs).map(([name, value]) => [value, widen(inputs[name]!)]));
   for (const value of ancestors(Object.values(graph.outputs))) {
     if (results.has(value)) continue;
-    if (isInput(value)) throw runtimeError({ where: "evaluate", expected: "every input to be named in the graph", got: `a free input "${value.attributes.name}"`, fix: "list it among the graph's inputs" });
+    if (isInput(value))
+      throw runtimeError({
+        where: "evaluate",
+        expected: "every input to be named in the graph",
+        got: `a free input "${value.attributes.name}"`,
+        fix: "list it among the graph's inputs",
+      });
     const shape = resolveShape(value.shape, bindings);
     const result = value.op.evaluate(
       value.inputs.map((source) => results.get(source)!),
       value.attributes,
       shape,
     );
-    if (!sameShape(result.shape, shape)) throw new Error(`${value.op.name}: evaluated to [${result.shape.join(", ")}], inferred [${shape.join(", ")}]`);
+    if (!sameShape(result.shape, shape))
+      throw new Error(`${value.op.name}: evaluated to [${result.shape.join(", ")}], inferred [${shape.join(", ")}]`);
     results.set(value, result);
   }
   return Object.fromEntries(Object.entries(graph.outputs).map(([name, value]) => [name, results.get(value)!]));

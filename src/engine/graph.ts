@@ -57,7 +57,12 @@ export interface Emitter {
   type(dtype: DType): number;
   readonly int64Type: number;
   /** Adds a node and returns the name of its first output. */
-  node(operator: string, inputs: readonly string[], attributes?: Readonly<Record<string, Attribute>>, options?: NodeOptions): string;
+  node(
+    operator: string,
+    inputs: readonly string[],
+    attributes?: Readonly<Record<string, Attribute>>,
+    options?: NodeOptions,
+  ): string;
   /** Adds a constant tensor. Float64 is stored as float32. */
   initializer(tensor: HostTensor): string;
   /** Adds a constant list of 64-bit integers. */

@@ -17,7 +17,8 @@ export const shapeError = (where: string, expected: string, got: string): TiltEr
 
 /** @throws TiltError when an input is of a dtype that the op has no kernel for */
 export const needDTypes = (where: string, inputs: readonly { readonly dtype: DType }[], allowed: readonly DType[]): void => {
-  for (const { dtype } of inputs) if (!allowed.includes(dtype)) throw shapeError(where, `inputs of dtype ${allowed.join(" or ")}`, dtype);
+  for (const { dtype } of inputs)
+    if (!allowed.includes(dtype)) throw shapeError(where, `inputs of dtype ${allowed.join(" or ")}`, dtype);
 };
 
 export const sameShape = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((axis, i) => axis === b[i]);
@@ -33,7 +34,9 @@ export const timesAxes = (axes: Shape): Axis => {
 
 /** The axis of two axes end to end: names first, in order, and one number last, so that equal sums are written the same. */
 export const plusAxes = (a: Axis, b: Axis): Axis => {
-  const terms = [a, b].flatMap((axis) => (typeof axis === "number" ? [axis] : axis.split("+").map((term) => (/^\d+$/.test(term) ? Number(term) : term))));
+  const terms = [a, b].flatMap((axis) =>
+    typeof axis === "number" ? [axis] : axis.split("+").map((term) => (/^\d+$/.test(term) ? Number(term) : term)),
+  );
   const number = terms.reduce<number>((total, term) => (typeof term === "number" ? total + term : total), 0);
   const names = terms.filter((term) => typeof term === "string");
   return names.length === 0 ? number : [...names, ...(number === 0 ? [] : [number])].join("+");
@@ -42,12 +45,13 @@ export const plusAxes = (a: Axis, b: Axis): Axis => {
 export type Bindings = ReadonlyMap<string, number>;
 
 /** The names in an axis expression. */
-export const namesIn = (axis: Axis): string[] => (typeof axis === "number" ? [] : axis.split(/[+*]/).filter((term) => !/^\d+$/.test(term)));
+export const namesIn = (axis: Axis): string[] =>
+  typeof axis === "number" ? [] : axis.split(/[+*]/).filter((term) => !/^\d+$/.test(term));
 
 /** The number an axis stands for. @throws TiltError when a name is not bound */
 export const resolveAxis = (axis: Axis, bindings: Bindings): number => {
   if (typeof axis === "number") return axis;
-  const valueOf = (term: string): number => {
+  const sizeOfTerm = (term: string): number => {
     if (/^\d+$/.test(term)) return Number(term);
     const bound = bindings.get(term);
     if (bound === undefined) throw shapeError("resolveAxis", `axis "${term}" to be bound by an input`, "no binding");
@@ -55,7 +59,7 @@ export const resolveAxis = (axis: Axis, bindings: Bindings): number => {
   };
   return axis
     .split("+")
-    .map((product) => product.split("*").reduce((total, term) => total * valueOf(term), 1))
+    .map((product) => product.split("*").reduce((total, term) => total * sizeOfTerm(term), 1))
     .reduce((a, b) => a + b, 0);
 };
 

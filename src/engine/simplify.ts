@@ -18,7 +18,11 @@ const foldLimit = 4096;
 const fold = (value: Value): Value => {
   // A repeated constant stays a repetition: dropExpands can still take it out, an array full of copies it could not.
   if (value.inputs.length === 0 || is(value, expandOp) || !value.inputs.every(isConstant)) return value;
-  if (!value.shape.every((axis) => typeof axis === "number") || value.shape.reduce<number>((a, b) => a * (b as number), 1) > foldLimit) return value;
+  if (
+    !value.shape.every((axis) => typeof axis === "number") ||
+    value.shape.reduce<number>((a, b) => a * (b as number), 1) > foldLimit
+  )
+    return value;
   const inputs = value.inputs.map((source) => source.op.evaluate([], source.attributes, source.shape as number[]));
   const result: HostTensor = value.op.evaluate(inputs, value.attributes, value.shape as number[]);
   return constant(result);
@@ -31,8 +35,13 @@ const dropExpands = (value: Value): Value => {
   if (!broadcasting.some((op) => is(value, op))) return value;
   const [a, b] = value.inputs as [Value, Value];
   const bare = (x: Value): Value => (is(x, expandOp) ? x.inputs[0]! : x);
-  for (const [left, right] of [[bare(a), bare(b)], [bare(a), b], [a, bare(b)]] as const) {
-    if ((left !== a || right !== b) && sameShape(broadcastShapes("simplify", left.shape, right.shape), value.shape)) return apply(value.op, [left, right], value.attributes);
+  for (const [left, right] of [
+    [bare(a), bare(b)],
+    [bare(a), b],
+    [a, bare(b)],
+  ] as const) {
+    if ((left !== a || right !== b) && sameShape(broadcastShapes("simplify", left.shape, right.shape), value.shape))
+      return apply(value.op, [left, right], value.attributes);
   }
   return value;
 };

@@ -5,7 +5,28 @@
 
 import { f32 } from "../base/tensor.ts";
 import type { Value } from "../engine/graph.ts";
-import { add, concat, constant, div, exp, gatherRows, iota, less, lessOrEqual, matmul, max, maximum, mul, reshape, slice, softmax, sub, sum, transpose, where } from "../engine/ops/index.ts";
+import {
+  add,
+  concat,
+  constant,
+  div,
+  exp,
+  gatherRows,
+  iota,
+  less,
+  lessOrEqual,
+  matmul,
+  max,
+  maximum,
+  mul,
+  reshape,
+  slice,
+  softmax,
+  sub,
+  sum,
+  transpose,
+  where,
+} from "../engine/ops/index.ts";
 import type { Axis } from "../engine/shape.ts";
 import type { ModelConfig } from "./config.ts";
 
@@ -15,7 +36,10 @@ const hidden = -1e9;
 /** cos and sin of position * theta^(-2i/K), each [C, K/2]. */
 const rotaryTables = ({ contextLength, headWidth, ropeTheta }: ModelConfig): readonly [Value, Value] => {
   const half = headWidth / 2;
-  const angles = Float64Array.from({ length: contextLength * half }, (_, i) => Math.floor(i / half) * ropeTheta ** ((-2 * (i % half)) / headWidth));
+  const angles = Float64Array.from(
+    { length: contextLength * half },
+    (_, i) => Math.floor(i / half) * ropeTheta ** ((-2 * (i % half)) / headWidth),
+  );
   const tableOf = (f: (x: number) => number) => constant(f32([contextLength, half], Float32Array.from(angles, f)));
   return [tableOf(Math.cos), tableOf(Math.sin)];
 };
@@ -23,7 +47,9 @@ const rotaryTables = ({ contextLength, headWidth, ropeTheta }: ModelConfig): rea
 /** x [..., P, H, K] rotated by its positions [P]: halves of each head are the two coordinates. */
 const rotate = (config: ModelConfig, x: Value, positions: Value): Value => {
   const half = config.headWidth / 2;
-  const [cosine, sine] = rotaryTables(config).map((held) => reshape(gatherRows(held, positions), [...positions.shape, 1, half])) as [Value, Value];
+  const [cosine, sine] = rotaryTables(config).map((held) =>
+    reshape(gatherRows(held, positions), [...positions.shape, 1, half]),
+  ) as [Value, Value];
   const first = slice(x, -1, 0, half);
   const second = slice(x, -1, half, config.headWidth);
   return concat([sub(mul(first, cosine), mul(second, sine)), add(mul(second, cosine), mul(first, sine))], -1);
@@ -59,7 +85,12 @@ export const fullAttention = (config: ModelConfig, batch: Axis, tokens: Axis): A
     }
     // Query heads that share a key head are rows of one product: no key is repeated.
     const rows: Axis = typeof tokens === "number" ? perGroup * tokens : `${perGroup}*${tokens}`;
-    const scores = reshape(matmul(reshape(q, [batch, groups, rows, headWidth]), k, { transposeB: true }), [batch, heads, tokens, tokens]);
+    const scores = reshape(matmul(reshape(q, [batch, groups, rows, headWidth]), k, { transposeB: true }), [
+      batch,
+      heads,
+      tokens,
+      tokens,
+    ]);
     const weights = reshape(softmax(add(scores, visible)), [batch, groups, rows, tokens]);
     return reshape(transpose(reshape(matmul(weights, v), [batch, heads, tokens, headWidth]), [0, 2, 1, 3]), query.shape);
   };
@@ -72,14 +103,24 @@ export interface LayerCache {
 }
 
 /** Attention of one new token per sequence. The cache is only read; the new rows [B, J, K] are put in `rows` for the caller to store. */
-export const cachedAttention = (config: ModelConfig, position: Value, caches: readonly LayerCache[], rows: LayerCache[]): Attend => {
+export const cachedAttention = (
+  config: ModelConfig,
+  position: Value,
+  caches: readonly LayerCache[],
+  rows: LayerCache[],
+): Attend => {
   const { heads, keyValueHeads: groups, headWidth } = config;
   const capacity = caches[0]!.key.shape[2]!;
   const batch = caches[0]!.key.shape[0]!;
   const visible = where(less(iota(capacity), position), 0, hidden);
   const turn = (x: Value, count: number, rotary: boolean): Value => {
     const parted = reshape(x, [batch, 1, count, headWidth]);
-    return reshape(rotary && config.ropeTheta > 0 ? rotate(config, parted, position) : parted, [batch, groups, count / groups, headWidth]);
+    return reshape(rotary && config.ropeTheta > 0 ? rotate(config, parted, position) : parted, [
+      batch,
+      groups,
+      count / groups,
+      headWidth,
+    ]);
   };
   return (layer, { query, key, value }) => {
     const q = turn(mul(query, 1 / Math.sqrt(headWidth)), heads, true);

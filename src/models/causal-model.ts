@@ -7,8 +7,8 @@ import { usageError } from "../base/errors.ts";
 import type { Value } from "../engine/graph.ts";
 import { add, gemm, input, iota, linearLogProb, reshape } from "../engine/ops/index.ts";
 import { type Axis, timesAxes } from "../engine/shape.ts";
-import { type Attend, cachedAttention, fullAttention, type LayerCache } from "./attention.ts";
 import type { Architecture, Parameters } from "./architecture.ts";
+import { type Attend, cachedAttention, fullAttention, type LayerCache } from "./attention.ts";
 import { type ModelConfig, parameterShapes } from "./config.ts";
 import { gpt2 } from "./gpt2.ts";
 import { llama } from "./llama.ts";
@@ -47,7 +47,13 @@ export interface CausalModel extends SequenceModel {
 
 const architectures: Readonly<Record<ModelConfig["family"], (config: ModelConfig) => Architecture>> = { gpt2, llama };
 
-const runLayers = (config: ModelConfig, architecture: Architecture, parameters: Parameters, embedded: Value, attend: Attend): Value => {
+const runLayers = (
+  config: ModelConfig,
+  architecture: Architecture,
+  parameters: Parameters,
+  embedded: Value,
+  attend: Attend,
+): Value => {
   let stream = embedded;
   for (let layer = 0; layer < config.layers; layer++) {
     const attended = attend(layer, architecture.project(parameters, layer, stream));
@@ -60,7 +66,13 @@ const runLayers = (config: ModelConfig, architecture: Architecture, parameters: 
 /** A model of the given configuration. @throws TiltError (usage) for a family that is not known */
 export const createCausalModel = (config: ModelConfig): CausalModel => {
   const create = architectures[config.family];
-  if (create === undefined) throw usageError({ where: "config.json", expected: Object.keys(architectures).join(" or "), got: String(config.family), fix: "convert the model or choose another" });
+  if (create === undefined)
+    throw usageError({
+      where: "config.json",
+      expected: Object.keys(architectures).join(" or "),
+      got: String(config.family),
+      fix: "convert the model or choose another",
+    });
   const architecture = create(config);
   return {
     config,
@@ -75,7 +87,13 @@ export const createCausalModel = (config: ModelConfig): CausalModel => {
     },
     decode: (parameters, tokens, position, caches) => {
       const rows: LayerCache[] = [];
-      const hidden = runLayers(config, architecture, parameters, architecture.embed(parameters, tokens, position), cachedAttention(config, position, caches, rows));
+      const hidden = runLayers(
+        config,
+        architecture,
+        parameters,
+        architecture.embed(parameters, tokens, position),
+        cachedAttention(config, position, caches, rows),
+      );
       return { logits: gemm(hidden, architecture.head(parameters), undefined, { transposeB: true }), rows };
     },
   };
@@ -86,4 +104,5 @@ export const parameterInputs = (model: SequenceModel): Record<string, Value> =>
   Object.fromEntries(Object.entries(model.parameterShapes).map(([name, shape]) => [name, input(`weight.${name}`, "f32", shape)]));
 
 /** The same record under its graph input names. */
-export const underInputNames = <T>(record: Readonly<Record<string, T>>): Record<string, T> => Object.fromEntries(Object.entries(record).map(([name, value]) => [`weight.${name}`, value]));
+export const underInputNames = <T>(record: Readonly<Record<string, T>>): Record<string, T> =>
+  Object.fromEntries(Object.entries(record).map(([name, value]) => [`weight.${name}`, value]));

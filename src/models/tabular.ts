@@ -3,10 +3,10 @@
  * For tests and for reading; rows are numbered like the digits of a number in base V, shorter prefixes first.
  */
 
+import type { Value } from "../engine/graph.ts";
 import { add, cast, gatherRows, iota, logSoftmax, matmul, reshape, table, takeLast, transpose } from "../engine/ops/index.ts";
 import type { Parameters } from "./architecture.ts";
 import type { SequenceModel } from "./causal-model.ts";
-import type { Value } from "../engine/graph.ts";
 
 /** Number of prefixes shorter than `length` tokens over V tokens: 1 + V + V² + ... */
 export const prefixesShorterThan = (length: number, vocabulary: number): number => {
@@ -38,7 +38,10 @@ export const createTabularModel = (vocabulary: number, maxTokens: number): Seque
     const offsets = Float32Array.from({ length: maxTokens }, (_, at) => prefixesShorterThan(at, vocabulary));
     const places = iota(tokens.shape[1]!);
     const used = gatherRows(transpose(gatherRows(table([maxTokens, maxTokens], powers), places), [1, 0]), places);
-    const rows = cast(add(matmul(cast(tokens, "f32"), used, { transposeB: true }), gatherRows(table([maxTokens], offsets), places)), "i32");
+    const rows = cast(
+      add(matmul(cast(tokens, "f32"), used, { transposeB: true }), gatherRows(table([maxTokens], offsets), places)),
+      "i32",
+    );
     return takeLast(logSoftmax(reshape(gatherRows(parameters["logits"]!, rows), [...tokens.shape, vocabulary])), labels);
   },
 });

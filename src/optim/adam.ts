@@ -55,7 +55,8 @@ export const adamGraph = (shapes: Shapes, { name, beta1, beta2, epsilon, weightD
     const first = add(mul(take("first", weight), beta1), mul(gradient, 1 - beta1));
     const second = add(mul(take("second", weight), beta2), mul(mul(gradient, gradient), 1 - beta2));
     const update = div(div(first, inputs["correction1"]!), add(sqrt(div(second, inputs["correction2"]!)), epsilon));
-    const decayed = name === "adamw" && weightDecay > 0 && shapes[weight]!.length >= 2 ? add(update, mul(old, weightDecay)) : update;
+    const decayed =
+      name === "adamw" && weightDecay > 0 && shapes[weight]!.length >= 2 ? add(update, mul(old, weightDecay)) : update;
     outputs[`weight.${weight}`] = sub(old, mul(decayed, inputs["learningRate"]!));
     outputs[`first.${weight}`] = first;
     outputs[`second.${weight}`] = second;
@@ -71,19 +72,27 @@ export interface Optimizer {
    * @param learningRate of this step
    * @returns new weights and state, and the global norm of the gradient before clipping. Nothing that went in has changed, so a caller may refuse the result.
    */
-  update(weights: DeviceTensors, gradients: DeviceTensors, state: AdamState, learningRate: number): Promise<{ weights: DeviceTensors; state: AdamState; gradNorm: number }>;
+  update(
+    weights: DeviceTensors,
+    gradients: DeviceTensors,
+    state: AdamState,
+    learningRate: number,
+  ): Promise<{ weights: DeviceTensors; state: AdamState; gradNorm: number }>;
   dispose(): Promise<void>;
 }
 
-const prefixed = (prefix: string, tensors: DeviceTensors): Record<string, DeviceTensor> => Object.fromEntries(Object.entries(tensors).map(([name, held]) => [`${prefix}.${name}`, held]));
+const prefixed = (prefix: string, tensors: DeviceTensors): Record<string, DeviceTensor> =>
+  Object.fromEntries(Object.entries(tensors).map(([name, held]) => [`${prefix}.${name}`, held]));
 
 /** All-zero device tensors of the given shapes. */
-export const zerosOn = (device: Device, shapes: Shapes): DeviceTensors => Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, device.upload(zeros("f32", shape))]));
+export const zerosOn = (device: Device, shapes: Shapes): DeviceTensors =>
+  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, device.upload(zeros("f32", shape))]));
 
 export const createOptimizer = async (device: Device, shapes: Shapes, options: AdamOptions): Promise<Optimizer> => {
   const program = await device.compile(adamGraph(shapes, options));
   const names = Object.keys(shapes);
-  const pickNamed = (prefix: string, from: Record<string, DeviceTensor>): DeviceTensors => Object.fromEntries(names.map((name) => [name, from[`${prefix}.${name}`]!]));
+  const pickNamed = (prefix: string, from: Record<string, DeviceTensor>): DeviceTensors =>
+    Object.fromEntries(names.map((name) => [name, from[`${prefix}.${name}`]!]));
   return {
     start: () => ({ step: 0, first: zerosOn(device, shapes), second: zerosOn(device, shapes) }),
     update: async (weights, gradients, state, learningRate) => {
@@ -101,7 +110,11 @@ export const createOptimizer = async (device: Device, shapes: Shapes, options: A
         ...prefixed("second", state.second),
       });
       const gradNorm = (await result["gradNorm"]!.read()).data[0]!;
-      return { weights: pickNamed("weight", result), state: { step, first: pickNamed("first", result), second: pickNamed("second", result) }, gradNorm };
+      return {
+        weights: pickNamed("weight", result),
+        state: { step, first: pickNamed("first", result), second: pickNamed("second", result) },
+        gradNorm,
+      };
     },
     dispose: () => program.dispose(),
   };

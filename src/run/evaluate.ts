@@ -1,10 +1,10 @@
 /** Every measure of one model against a target, from samples of that model (docs/math.md, divergences). */
 
-import type { NamedTensors } from "../base/tensor.ts";
 import { runtimeError } from "../base/errors.ts";
+import type { NamedTensors } from "../base/tensor.ts";
 import { loadModelDirectory } from "../models/directory.ts";
 import { samplingOf } from "../sampling/generate.ts";
-import { type Samples } from "../sampling/samples.ts";
+import type { Samples } from "../sampling/samples.ts";
 import { entropy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
 import { logWeights, type Target } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
@@ -30,13 +30,26 @@ export interface Measured {
 }
 
 /** Measures a model of the base's architecture. Divergences always rest on the full softmax; texts and moments on the nucleus that is asked for. */
-export const measureModel = async (setup: Setup, target: Target, weights: NamedTensors, model: Measures["model"], context: RunContext): Promise<Measured> => {
+export const measureModel = async (
+  setup: Setup,
+  target: Target,
+  weights: NamedTensors,
+  model: Measures["model"],
+  context: RunContext,
+): Promise<Measured> => {
   const { samples: count, topP } = setup.config.evaluate;
   const draws = topP < 1 ? 2 : 1;
   return inPhase(context, `evaluating the ${model}`, count * (draws + 1), "texts", async (progress) => {
     const key = setup.keyFor("evaluate");
-    const samples = await using(setup.generatorOf(weights), (generator) => generator.generate({ count, key, onProgress: progress }));
-    const shown = topP < 1 ? await using(setup.generatorOf(weights, samplingOf(1, topP)), (generator) => generator.generate({ count, key, onProgress: (done) => progress(count + done) })) : samples;
+    const samples = await using(setup.generatorOf(weights), (generator) =>
+      generator.generate({ count, key, onProgress: progress }),
+    );
+    const shown =
+      topP < 1
+        ? await using(setup.generatorOf(weights, samplingOf(1, topP)), (generator) =>
+            generator.generate({ count, key, onProgress: (done) => progress(count + done) }),
+          )
+        : samples;
     const scored = await using(setup.scorerOf(setup.base.weights), async (scorer) => ({
       logBase: (await scorer.score(samples, (done) => progress(count * draws + done))).logProbs,
       shownLogBase: topP < 1 ? (await scorer.score(shown)).logProbs : undefined,
@@ -87,19 +100,34 @@ export const sampleLines = ({ samples, matrix, logBase, measures }: Measured, st
 };
 
 /** The verb `evaluate`: a model directory against the config's target, which is fitted first. */
-export const evaluateDirectory = async (config: RunConfig, model: string, context: RunContext): Promise<{ evaluation: Evaluation; fit: FitReport }> => {
+export const evaluateDirectory = async (
+  config: RunConfig,
+  model: string,
+  context: RunContext,
+): Promise<{ evaluation: Evaluation; fit: FitReport }> => {
   const start = context.clock();
   const setup = await openSetup(config, context);
   const policy = await loadModelDirectory(context.files, model);
   for (const [name, { shape }] of Object.entries(setup.base.weights)) {
     const found = policy.weights[name]?.shape;
     if (found === undefined || found.some((size, i) => size !== shape[i]) || found.length !== shape.length) {
-      throw runtimeError({ where: model, expected: `weights like those of the base (${name} of [${shape.join(", ")}])`, got: found === undefined ? "none" : `[${found.join(", ")}]`, fix: "evaluate a model that was tuned from this base" });
+      throw runtimeError({
+        where: model,
+        expected: `weights like those of the base (${name} of [${shape.join(", ")}])`,
+        got: found === undefined ? "none" : `[${found.join(", ")}]`,
+        fix: "evaluate a model that was tuned from this base",
+      });
     }
   }
   const fitted = await fitFrom(setup, context);
   const { measures, drawn } = await measureModel(setup, fitted.target, policy.weights, "policy", context);
-  const evaluation: Evaluation = { kind: "evaluation", step: 0, samples: config.target.samples + drawn, seconds: (context.clock() - start) / 1000, ...measures };
+  const evaluation: Evaluation = {
+    kind: "evaluation",
+    step: 0,
+    samples: config.target.samples + drawn,
+    seconds: (context.clock() - start) / 1000,
+    ...measures,
+  };
   context.onEvent({ type: "evaluation", evaluation, targetMoments: config.target.moments });
   return { evaluation, fit: fitted.report };
 };

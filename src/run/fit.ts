@@ -20,7 +20,9 @@ export const fitFrom = async (setup: Setup, context: RunContext): Promise<Fit> =
   const { config } = setup;
   const count = config.target.samples;
   const samples = await inPhase(context, "sampling the base", count, "texts", (onProgress) =>
-    using(setup.generatorOf(setup.base.weights), (generator) => generator.generate({ count, key: setup.keyFor("fit"), onProgress })),
+    using(setup.generatorOf(setup.base.weights), (generator) =>
+      generator.generate({ count, key: setup.keyFor("fit"), onProgress }),
+    ),
   );
   const matrix = await setup.measure(samples);
   const fitted = fitTarget(matrix, config.target);
@@ -29,4 +31,5 @@ export const fitFrom = async (setup: Setup, context: RunContext): Promise<Fit> =
 };
 
 /** The verb `fit`. */
-export const fit = async (config: RunConfig, context: RunContext): Promise<FitReport> => (await fitFrom(await openSetup(config, context), context)).report;
+export const fit = async (config: RunConfig, context: RunContext): Promise<FitReport> =>
+  (await fitFrom(await openSetup(config, context), context)).report;

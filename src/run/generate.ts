@@ -46,7 +46,9 @@ export const sampleTexts = async (model: string, options: SampleOptions, context
     endIds: directory.endIds,
     tokenizer: directory.tokenizer,
   });
-  const samples = await inPhase(context, "sampling", count, "texts", (onProgress) => using(generator, (held) => held.generate({ count, key: keyOf(seed, "sample"), onProgress })));
+  const samples = await inPhase(context, "sampling", count, "texts", (onProgress) =>
+    using(generator, (held) => held.generate({ count, key: keyOf(seed, "sample"), onProgress })),
+  );
   return samples.texts.map((text, b) => ({
     text,
     ids: Array.from(samples.ids.subarray(b * samples.maxTokens, b * samples.maxTokens + samples.lengths[b]!)),
@@ -69,16 +71,37 @@ const idsOf = (line: string, where: string, { tokenizer, startId, config }: Mode
   try {
     given = JSON.parse(line) as { text?: unknown; ids?: unknown };
   } catch (error) {
-    throw usageError({ where, expected: 'a JSON object with "text" or "ids"', got: messageOf(error), fix: "write one object a line" }, error);
+    throw usageError(
+      { where, expected: 'a JSON object with "text" or "ids"', got: messageOf(error), fix: "write one object a line" },
+      error,
+    );
   }
   const { text, ids } = given ?? {};
   if (Array.isArray(ids)) {
     const bad = ids.find((id) => !Number.isInteger(id) || (id as number) < 0 || (id as number) >= config.vocabularySize);
-    if (bad !== undefined) throw usageError({ where: `${where}: ids`, expected: `integers from 0 to ${config.vocabularySize - 1}`, got: JSON.stringify(bad), fix: "use the ids of this model's tokenizer" });
-    if (ids.length < 2) throw usageError({ where: `${where}: ids`, expected: "a start token and at least one more", got: `${ids.length}`, fix: `begin with ${startId}` });
+    if (bad !== undefined)
+      throw usageError({
+        where: `${where}: ids`,
+        expected: `integers from 0 to ${config.vocabularySize - 1}`,
+        got: JSON.stringify(bad),
+        fix: "use the ids of this model's tokenizer",
+      });
+    if (ids.length < 2)
+      throw usageError({
+        where: `${where}: ids`,
+        expected: "a start token and at least one more",
+        got: `${ids.length}`,
+        fix: `begin with ${startId}`,
+      });
     return ids as number[];
   }
-  if (typeof text !== "string") throw usageError({ where, expected: '"text" (a string) or "ids" (a list)', got: Object.keys(given ?? {}).join(", ") || "neither", fix: "give one of them" });
+  if (typeof text !== "string")
+    throw usageError({
+      where,
+      expected: '"text" (a string) or "ids" (a list)',
+      got: Object.keys(given ?? {}).join(", ") || "neither",
+      fix: "give one of them",
+    });
   return [startId, ...tokenizer.encode(text)];
 };
 
@@ -86,12 +109,25 @@ const idsOf = (line: string, where: string, { tokenizer, startId, config }: Mode
 const linesAtATime = 64;
 
 /** Scores a JSONL file, in order. @throws TiltError naming the line that is at fault */
-export async function* scoreFile(model: string, file: string, options: { readonly device: DeviceName }, context: RunContext): AsyncIterable<ScoredText> {
+export async function* scoreFile(
+  model: string,
+  file: string,
+  options: { readonly device: DeviceName },
+  context: RunContext,
+): AsyncIterable<ScoredText> {
   const directory = await loadModelDirectory(context.files, model);
-  const lines = (await readText(context.files, file)).split("\n").flatMap((line, i) => (line.trim() === "" ? [] : [{ line, where: `${file}:${i + 1}` }]));
+  const lines = (await readText(context.files, file))
+    .split("\n")
+    .flatMap((line, i) => (line.trim() === "" ? [] : [{ line, where: `${file}:${i + 1}` }]));
   const sequences = lines.map(({ line, where }) => {
     const ids = idsOf(line, where, directory);
-    if (ids.length - 1 > directory.config.contextLength) throw usageError({ where, expected: `at most ${directory.config.contextLength + 1} tokens, the model's context`, got: `${ids.length}`, fix: "shorten the text" });
+    if (ids.length - 1 > directory.config.contextLength)
+      throw usageError({
+        where,
+        expected: `at most ${directory.config.contextLength + 1} tokens, the model's context`,
+        got: `${ids.length}`,
+        fix: "shorten the text",
+      });
     return ids;
   });
   const scorer = await createScorer(context.openDevice(options.device), createCausalModel(directory.config), directory.weights);

@@ -12,7 +12,12 @@ const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
 export const modelCard = (config: RunConfig, { before, after, target, steps, samples }: Summary): string => {
   const base = config.base.replace(/\/+$/, "").split("/").at(-1) ?? config.base;
   const moments = Object.keys(after.moments).map((name) =>
-    row([`moment of \`${name}\``, target.targetMoments[name] === undefined ? "" : String(target.targetMoments[name]), shown(before.moments[name]!), shown(after.moments[name]!)]),
+    row([
+      `moment of \`${name}\``,
+      target.targetMoments[name] === undefined ? "" : String(target.targetMoments[name]),
+      shown(before.moments[name]!),
+      shown(after.moments[name]!),
+    ]),
   );
   return `---
 library_name: transformers

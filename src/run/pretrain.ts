@@ -4,6 +4,7 @@ import { runtimeError, usageError } from "../base/errors.ts";
 import { joinPath, readText } from "../base/files.ts";
 import { keyOf, permutation, streamOf } from "../base/random.ts";
 import { scalar } from "../base/tensor.ts";
+import type { Device } from "../engine/runtime/device.ts";
 import { type CausalModel, createCausalModel } from "../models/causal-model.ts";
 import { hfConfigOf, type ModelConfig } from "../models/config.ts";
 import { saveModelDirectory } from "../models/directory.ts";
@@ -15,7 +16,6 @@ import { learningRateAt } from "../optim/schedule.ts";
 import { createScorer, forceRows, microBatches } from "../sampling/log-prob.ts";
 import { likelihoodObjective } from "../tuners/likelihood.ts";
 import { createTraining } from "../tuners/training.ts";
-import type { Device } from "../engine/runtime/device.ts";
 import type { PretrainConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { using } from "./setup.ts";
@@ -39,7 +39,9 @@ export interface PretrainReport {
 
 /** The texts of a file: lines, or the `text` of each line of a .jsonl. */
 const readTexts = async (path: string, { files }: RunContext): Promise<string[]> => {
-  const lines = (await readText(files, path)).split(/\r?\n/).flatMap((line, i) => (line.trim() === "" ? [] : [{ line, where: `${path}:${i + 1}` }]));
+  const lines = (await readText(files, path))
+    .split(/\r?\n/)
+    .flatMap((line, i) => (line.trim() === "" ? [] : [{ line, where: `${path}:${i + 1}` }]));
   const texts = path.endsWith(".jsonl")
     ? lines.map(({ line, where }) => {
         let text: unknown;
@@ -48,11 +50,18 @@ const readTexts = async (path: string, { files }: RunContext): Promise<string[]>
         } catch {
           text = undefined;
         }
-        if (typeof text !== "string") throw usageError({ where, expected: 'a JSON object with "text" (a string)', got: line.slice(0, 60), fix: "write one object a line" });
+        if (typeof text !== "string")
+          throw usageError({
+            where,
+            expected: 'a JSON object with "text" (a string)',
+            got: line.slice(0, 60),
+            fix: "write one object a line",
+          });
         return text;
       })
     : lines.map(({ line }) => line);
-  if (texts.length < 2) throw usageError({ where: path, expected: "at least two texts", got: String(texts.length), fix: "write one text a line" });
+  if (texts.length < 2)
+    throw usageError({ where: path, expected: "at least two texts", got: String(texts.length), fix: "write one text a line" });
   return texts;
 };
 
@@ -80,12 +89,20 @@ const modelConfigOf = ({ model }: PretrainConfig, vocabularySize: number): Model
 };
 
 /** Mean loss of texts under weights, nats per token. */
-const heldOutLoss = async (device: Device, model: CausalModel, weights: DeviceTensors, rows: readonly Int32Array[]): Promise<{ natsPerToken: number; tokens: number }> =>
+const heldOutLoss = async (
+  device: Device,
+  model: CausalModel,
+  weights: DeviceTensors,
+  rows: readonly Int32Array[],
+): Promise<{ natsPerToken: number; tokens: number }> =>
   using(createScorer(device, model, await hostWeights(weights)), async (scorer) => {
     let total = 0;
     let tokens = 0;
     for (const indices of microBatches(rows.length, 128)) {
-      const batch = forceRows(Array.from(indices, (i) => rows[i]!), 1);
+      const batch = forceRows(
+        Array.from(indices, (i) => rows[i]!),
+        1,
+      );
       const scores = await scorer.scoreForced(batch);
       for (let i = 0; i < scores.length; i++) {
         if (batch.mask[i] === 0) continue;
@@ -103,16 +120,30 @@ const heldOutSample = 512;
  * Pretrains, and writes a Hugging Face directory to `out`, which must not exist.
  * @throws TiltError for bad data, or a loss that is not finite
  */
-export const pretrain = async (config: PretrainConfig, { out }: { readonly out: string }, context: RunContext): Promise<PretrainReport> => {
+export const pretrain = async (
+  config: PretrainConfig,
+  { out }: { readonly out: string },
+  context: RunContext,
+): Promise<PretrainReport> => {
   const opened = context.clock();
   const { files, onEvent } = context;
-  if ((await files.info(out)) !== undefined) throw usageError({ where: out, expected: "a new directory", got: "one that exists", fix: "remove it or choose another --out" });
+  if ((await files.info(out)) !== undefined)
+    throw usageError({
+      where: out,
+      expected: "a new directory",
+      got: "one that exists",
+      fix: "remove it or choose another --out",
+    });
   const device = context.openDevice(config.device);
   const texts = await readTexts(config.data, context);
 
   const { vocabularySize } = config.tokenizer;
-  const { tokenizerJson, tokenizerConfig } = await inPhase(context, "training the tokenizer", vocabularySize, "tokens", async (onProgress) =>
-    trainByteLevelBpe(texts, { vocabularySize, specialTokens: [endToken], onProgress }),
+  const { tokenizerJson, tokenizerConfig } = await inPhase(
+    context,
+    "training the tokenizer",
+    vocabularySize,
+    "tokens",
+    async (onProgress) => trainByteLevelBpe(texts, { vocabularySize, specialTokens: [endToken], onProgress }),
   );
   const tokenizer = createTokenizer(tokenizerJson, tokenizerConfig, out);
   const endId = tokenizer.idOf(endToken)!;
@@ -128,7 +159,11 @@ export const pretrain = async (config: PretrainConfig, { out }: { readonly out: 
   });
   const room = modelConfig.contextLength + 1;
   const cut = rows.filter((row) => row.length > room).length;
-  if (cut > 0) onEvent({ type: "notice", message: `${cut} of ${rows.length} texts are longer than the context of ${modelConfig.contextLength} tokens and were cut` });
+  if (cut > 0)
+    onEvent({
+      type: "notice",
+      message: `${cut} of ${rows.length} texts are longer than the context of ${modelConfig.contextLength} tokens and were cut`,
+    });
   const order = permutation(rows.length, streamOf(keyOf(config.seed, "split")));
   const heldOutCount = Math.min(rows.length - 1, Math.max(1, Math.round(rows.length * config.validationShare)));
   const take = (indices: Int32Array): Int32Array[] => Array.from(indices, (i) => rows[i]!.subarray(0, room));
@@ -148,20 +183,32 @@ export const pretrain = async (config: PretrainConfig, { out }: { readonly out: 
 
   const advance = async (): Promise<number> => {
     const place = step % perEpoch;
-    if (place === 0) epochOrder = permutation(training.length, streamOf(keyOf(config.seed, "shuffle"), Math.floor(step / perEpoch))) as typeof epochOrder;
+    if (place === 0)
+      epochOrder = permutation(
+        training.length,
+        streamOf(keyOf(config.seed, "shuffle"), Math.floor(step / perEpoch)),
+      ) as typeof epochOrder;
     const batch = Array.from(epochOrder.subarray(place * batchSize, (place + 1) * batchSize), (i) => training[i]!);
     const tokens = batch.reduce((total, row) => total + row.length - 1, 0);
     let gradients = zerosOn(device, model.parameterShapes);
     let loss = 0;
     for (const indices of microBatches(batchSize, config.batch.microBatch)) {
-      const forced = forceRows(Array.from(indices, (i) => batch[i]!), 1);
+      const forced = forceRows(
+        Array.from(indices, (i) => batch[i]!),
+        1,
+      );
       const result = await trainer.accumulate(weights, gradients, forced, { scale: scalar(1 / tokens) });
       gradients = result.gradients;
       loss += result.outputs["loss"]!.data[0]!;
     }
     const updated = await optimizer.update(weights, gradients, adam, learningRateAt(step + 1, { ...config.optimizer, steps }));
     if (!Number.isFinite(loss) || !Number.isFinite(updated.gradNorm)) {
-      throw runtimeError({ where: `step ${step + 1}`, expected: "a finite loss and gradient", got: `loss ${loss}, gradient norm ${updated.gradNorm}`, fix: "lower optimizer.learningRate or set optimizer.maxGradNorm" });
+      throw runtimeError({
+        where: `step ${step + 1}`,
+        expected: "a finite loss and gradient",
+        got: `loss ${loss}, gradient norm ${updated.gradNorm}`,
+        fix: "lower optimizer.learningRate or set optimizer.maxGradNorm",
+      });
     }
     weights = updated.weights;
     adam = updated.state;
@@ -179,7 +226,10 @@ export const pretrain = async (config: PretrainConfig, { out }: { readonly out: 
       progress(step);
       if (step % config.evaluate.every === 0 || step === steps) {
         const { natsPerToken } = await heldOutLoss(device, model, weights, heldOut.slice(0, heldOutSample));
-        onEvent({ type: "notice", message: `step ${step}: loss ${(recent / since).toFixed(4)}, held-out ${natsPerToken.toFixed(4)} nats per token` });
+        onEvent({
+          type: "notice",
+          message: `step ${step}: loss ${(recent / since).toFixed(4)}, held-out ${natsPerToken.toFixed(4)} nats per token`,
+        });
         recent = 0;
         since = 0;
       }
@@ -188,7 +238,16 @@ export const pretrain = async (config: PretrainConfig, { out }: { readonly out: 
   const { natsPerToken, tokens } = await heldOutLoss(device, model, weights, heldOut);
   await trainer.dispose();
   await optimizer.dispose();
-  await saveModelDirectory(files, out, { config: modelConfig, weights: await hostWeights(weights), extraFiles: extraFilesOf(modelConfig, endId, tokenizerJson, tokenizerConfig) }, { dtype: config.dtype });
+  await saveModelDirectory(
+    files,
+    out,
+    {
+      config: modelConfig,
+      weights: await hostWeights(weights),
+      extraFiles: extraFilesOf(modelConfig, endId, tokenizerJson, tokenizerConfig),
+    },
+    { dtype: config.dtype },
+  );
   const report: PretrainReport = {
     out,
     parameters: Object.values(initial).reduce((total, held) => total + held.data.length, 0),
@@ -203,7 +262,12 @@ export const pretrain = async (config: PretrainConfig, { out }: { readonly out: 
   return report;
 };
 
-const extraFilesOf = (config: ModelConfig, endId: number, tokenizerJson: object, tokenizerConfig: object): Record<string, Uint8Array> => {
+const extraFilesOf = (
+  config: ModelConfig,
+  endId: number,
+  tokenizerJson: object,
+  tokenizerConfig: object,
+): Record<string, Uint8Array> => {
   const encode = (value: unknown): Uint8Array => new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
   const ids = { startId: endId, endIds: [endId] };
   return {
@@ -213,4 +277,3 @@ const extraFilesOf = (config: ModelConfig, endId: number, tokenizerJson: object,
     "tokenizer_config.json": encode(tokenizerConfig),
   };
 };
-

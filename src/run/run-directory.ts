@@ -33,16 +33,37 @@ const json = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
 /** Refuses a directory that exists, unless it is to be resumed with the config it was started with. */
 const admit = async (files: Files, out: string, resume: boolean, config: RunConfig, hash: string): Promise<void> => {
   const exists = (await files.info(out)) !== undefined;
-  if (!exists && resume) throw usageError({ where: out, expected: "a run to resume", got: "nothing there", fix: "leave out --resume to start it, or check --out" });
-  if (exists && !resume) throw usageError({ where: out, expected: "a new directory", got: "one that exists", fix: "continue it with --resume, or choose another --out" });
+  if (!exists && resume)
+    throw usageError({
+      where: out,
+      expected: "a run to resume",
+      got: "nothing there",
+      fix: "leave out --resume to start it, or check --out",
+    });
+  if (exists && !resume)
+    throw usageError({
+      where: out,
+      expected: "a new directory",
+      got: "one that exists",
+      fix: "continue it with --resume, or choose another --out",
+    });
   if (!exists) return;
   const where = joinPath(out, "run.json");
-  if ((await files.info(where)) === undefined) throw usageError({ where: out, expected: "a run directory (with run.json)", got: "something else", fix: "choose another --out" });
+  if ((await files.info(where)) === undefined)
+    throw usageError({
+      where: out,
+      expected: "a run directory (with run.json)",
+      got: "something else",
+      fix: "choose another --out",
+    });
   let earlier: { readonly config?: unknown; readonly hash?: unknown };
   try {
     earlier = JSON.parse(await readText(files, where)) as { config?: unknown; hash?: unknown };
   } catch (error) {
-    throw runtimeError({ where, expected: "JSON", got: messageOf(error), fix: "restore the file, or start a new run with another --out" }, error);
+    throw runtimeError(
+      { where, expected: "JSON", got: messageOf(error), fix: "restore the file, or start a new run with another --out" },
+      error,
+    );
   }
   if (earlier.hash !== hash) {
     const changed = configDifferences(earlier.config, config);
@@ -56,22 +77,42 @@ const admit = async (files: Files, out: string, resume: boolean, config: RunConf
 };
 
 /** @throws TiltError (usage) for a directory that may not be used */
-export const openRunDirectory = async (config: RunConfig, setup: Setup, { out, resume }: { readonly out: string; readonly resume: boolean }, { files }: RunContext): Promise<RunDirectory> => {
+export const openRunDirectory = async (
+  config: RunConfig,
+  setup: Setup,
+  { out, resume }: { readonly out: string; readonly resume: boolean },
+  { files }: RunContext,
+): Promise<RunDirectory> => {
   const hash = await configHash(config);
   await admit(files, out, resume, config, hash);
   const metricsPath = joinPath(out, "metrics.jsonl");
   const samplesPath = joinPath(out, "samples.jsonl");
   const checkpoints = joinPath(out, "checkpoints");
-  const header = { config: plainConfig(config), hash, versions: versions(), device: setup.device.name, startedAt: new Date().toISOString() };
+  const header = {
+    config: plainConfig(config),
+    hash,
+    versions: versions(),
+    device: setup.device.name,
+    startedAt: new Date().toISOString(),
+  };
   if (!resume) await files.write(joinPath(out, "run.json"), json(header));
   return {
     load: async (device) => {
       if (!resume) return undefined;
       const state = await loadState(files, checkpoints, hash, device);
       const kept = state?.logs ?? { metrics: 0, samples: 0 };
-      for (const [path, size] of [[metricsPath, kept.metrics], [samplesPath, kept.samples]] as const) {
+      for (const [path, size] of [
+        [metricsPath, kept.metrics],
+        [samplesPath, kept.samples],
+      ] as const) {
         const found = await sizeOrZero(files, path);
-        if (found < size) throw runtimeError({ where: path, expected: `at least the ${size} bytes it had at step ${state?.step ?? 0}`, got: `${found}`, fix: "restore the file; a run is resumed with its logs" });
+        if (found < size)
+          throw runtimeError({
+            where: path,
+            expected: `at least the ${size} bytes it had at step ${state?.step ?? 0}`,
+            got: `${found}`,
+            fix: "restore the file; a run is resumed with its logs",
+          });
         if (found > size) await files.truncate(path, size);
       }
       return state;
@@ -84,7 +125,12 @@ export const openRunDirectory = async (config: RunConfig, setup: Setup, { out, r
     logSizes: async () => ({ metrics: await sizeOrZero(files, metricsPath), samples: await sizeOrZero(files, samplesPath) }),
     writeTarget: (report, target) => files.write(joinPath(out, "target.json"), json({ ...report, target })),
     finish: async (summary, weights) => {
-      await saveModelDirectory(files, joinPath(out, "model"), { config: setup.base.config, weights, extraFiles: setup.base.extraFiles }, { dtype: "F32", card: modelCard(config, summary) });
+      await saveModelDirectory(
+        files,
+        joinPath(out, "model"),
+        { config: setup.base.config, weights, extraFiles: setup.base.extraFiles },
+        { dtype: "F32", card: modelCard(config, summary) },
+      );
       await files.write(joinPath(out, "summary.json"), json(summary));
     },
   };

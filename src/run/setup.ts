@@ -39,7 +39,12 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
   const { maxTokens } = config.sequence;
   const room = base.config.contextLength - prompt.length + 1;
   if (maxTokens > room) {
-    throw usageError({ where: "sequence.maxTokens", expected: `at most ${room}, what the model's context of ${base.config.contextLength} leaves after the prompt`, got: String(maxTokens), fix: "lower it" });
+    throw usageError({
+      where: "sequence.maxTokens",
+      expected: `at most ${room}, what the model's context of ${base.config.contextLength} leaves after the prompt`,
+      got: String(maxTokens),
+      fix: "lower it",
+    });
   }
   const features = Object.entries(config.features).map(([name, spec]) => createFeature(name, spec));
   return {
@@ -50,14 +55,18 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
     prompt,
     features,
     keyFor: (purpose) => keyOf(config.seed, purpose),
-    generatorOf: (weights, sampling = exactSampling) => createGenerator(device, model, weights, { sampling, prompt, maxTokens, endIds: base.endIds, tokenizer: base.tokenizer }),
+    generatorOf: (weights, sampling = exactSampling) =>
+      createGenerator(device, model, weights, { sampling, prompt, maxTokens, endIds: base.endIds, tokenizer: base.tokenizer }),
     scorerOf: (weights) => createScorer(device, model, weights),
     measure: (samples) => featureMatrix(features, sequencesOf(samples)),
   };
 };
 
 /** Uses something that must be given back. */
-export const using = async <R extends { dispose(): Promise<void> }, T>(resource: Promise<R>, work: (resource: R) => Promise<T>): Promise<T> => {
+export const using = async <R extends { dispose(): Promise<void> }, T>(
+  resource: Promise<R>,
+  work: (resource: R) => Promise<T>,
+): Promise<T> => {
   const held = await resource;
   try {
     return await work(held);

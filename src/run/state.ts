@@ -33,7 +33,12 @@ export interface RunState {
 
 const version = 1;
 
-type Plain = Omit<RunState, "policy" | "proposal"> & { readonly version: number; readonly hash: string; readonly adamStep: number; readonly hasProposal: boolean };
+type Plain = Omit<RunState, "policy" | "proposal"> & {
+  readonly version: number;
+  readonly hash: string;
+  readonly adamStep: number;
+  readonly hasProposal: boolean;
+};
 
 const directoryOf = (step: number): string => `step-${String(step).padStart(6, "0")}`;
 const stepOf = (name: string): number | undefined => (/^step-\d{6,}$/.test(name) ? Number(name.slice(5)) : undefined);
@@ -71,17 +76,41 @@ export const loadState = async (files: Files, root: string, hash: string, device
   try {
     plain = JSON.parse(await readText(files, where)) as Plain;
   } catch (error) {
-    throw runtimeError({ where, expected: "the JSON of a checkpoint", got: "something else", fix: "remove this checkpoint to resume from the one before" }, error);
+    throw runtimeError(
+      {
+        where,
+        expected: "the JSON of a checkpoint",
+        got: "something else",
+        fix: "remove this checkpoint to resume from the one before",
+      },
+      error,
+    );
   }
-  if (plain.version !== version) throw runtimeError({ where, expected: `a checkpoint of version ${version}`, got: `version ${plain.version}`, fix: "resume with the release that wrote it" });
-  if (plain.hash !== hash) throw runtimeError({ where, expected: `the config ${hash.slice(0, 12)}`, got: `a state of ${String(plain.hash).slice(0, 12)}`, fix: "resume with the config it was started with, or choose another --out" });
+  if (plain.version !== version)
+    throw runtimeError({
+      where,
+      expected: `a checkpoint of version ${version}`,
+      got: `version ${plain.version}`,
+      fix: "resume with the release that wrote it",
+    });
+  if (plain.hash !== hash)
+    throw runtimeError({
+      where,
+      expected: `the config ${hash.slice(0, 12)}`,
+      got: `a state of ${String(plain.hash).slice(0, 12)}`,
+      fix: "resume with the config it was started with, or choose another --out",
+    });
   const read = async (name: string): Promise<NamedTensors> => (await readSafetensors(files, joinPath(path, name))).tensors;
-  const upload = async (name: string): Promise<DeviceTensors> => Object.fromEntries(Object.entries(await read(name)).map(([weight, held]) => [weight, device.upload(held)]));
+  const upload = async (name: string): Promise<DeviceTensors> =>
+    Object.fromEntries(Object.entries(await read(name)).map(([weight, held]) => [weight, device.upload(held)]));
   const { version: _v, hash: _h, adamStep, hasProposal, ...rest } = plain;
   return {
     ...rest,
     latest: rest.latest,
-    policy: { weights: await upload("policy.safetensors"), adam: { step: adamStep, first: await upload("first.safetensors"), second: await upload("second.safetensors") } },
+    policy: {
+      weights: await upload("policy.safetensors"),
+      adam: { step: adamStep, first: await upload("first.safetensors"), second: await upload("second.safetensors") },
+    },
     proposal: hasProposal ? await read("proposal.safetensors") : undefined,
   };
 };

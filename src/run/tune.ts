@@ -4,6 +4,7 @@
  */
 
 import { runtimeError } from "../base/errors.ts";
+import { mean } from "../base/numeric.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
 import type { Scorer } from "../sampling/log-prob.ts";
@@ -14,7 +15,6 @@ import { columnOf, type FeatureMatrix } from "../targets/feature.ts";
 import { partitionEstimate, updatePartition } from "../targets/partition.ts";
 import { createDpgTuner, type DpgTuner } from "../tuners/dpg.ts";
 import { decideProposal } from "../tuners/proposal.ts";
-import { mean } from "../base/numeric.ts";
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { measureModel, sampleLines } from "./evaluate.ts";
@@ -41,9 +41,20 @@ interface Draw {
 }
 
 /** Draws from q and scores under the target. While q is the base, log a(x) = log q(x) needs no second look. */
-const draw = async (setup: Setup, state: RunState, generator: Generator, baseScorer: Scorer, request: { purpose: "train" | "proposal"; count: number; index: number }, clock: () => number): Promise<Draw> => {
+const draw = async (
+  setup: Setup,
+  state: RunState,
+  generator: Generator,
+  baseScorer: Scorer,
+  request: { purpose: "train" | "proposal"; count: number; index: number },
+  clock: () => number,
+): Promise<Draw> => {
   const start = clock();
-  const samples = await generator.generate({ count: request.count, key: setup.keyFor(request.purpose), firstIndex: request.index * request.count });
+  const samples = await generator.generate({
+    count: request.count,
+    key: setup.keyFor(request.purpose),
+    firstIndex: request.index * request.count,
+  });
   const sampled = clock();
   const logBase = state.proposal === undefined ? samples.logProbs : (await baseScorer.score(samples)).logProbs;
   const matrix = await setup.measure(samples);
@@ -52,7 +63,10 @@ const draw = async (setup: Setup, state: RunState, generator: Generator, baseSco
 };
 
 /** KL(p, pi) and KL(p, q) from a batch of q; absent where no sample has any mass under the target. */
-const batchDivergences = ({ logTarget, samples }: Draw, logPolicy: Float64Array): { klTargetPolicy?: number; klTargetProposal?: number } => {
+const batchDivergences = (
+  { logTarget, samples }: Draw,
+  logPolicy: Float64Array,
+): { klTargetPolicy?: number; klTargetProposal?: number } => {
   if (logTarget.every((value) => value === Number.NEGATIVE_INFINITY)) return {};
   const scores = { logTarget, logProposal: samples.logProbs, logPolicy };
   return { klTargetPolicy: klTargetPolicy(scores).value, klTargetProposal: klTargetProposal(scores).value };
@@ -61,8 +75,14 @@ const batchDivergences = ({ logTarget, samples }: Draw, logPolicy: Float64Array)
 const logRatios = ({ logTarget, samples }: Draw): Float64Array => logTarget.map((value, i) => value - samples.logProbs[i]!);
 
 /** Evaluates the policy and logs the result. */
-const evaluatePolicy = async (setup: Setup, state: RunState, model: "policy" | "base", directory: RunDirectory, context: RunContext, seconds: () => number): Promise<{ state: RunState; evaluation: Evaluation }> => {
-  const measured = await measureModel(setup, state.target, await hostWeights(state.policy.weights), model === "base" ? "policy" : model, context);
+const evaluatePolicy = async (
+  setup: Setup,
+  state: RunState,
+  directory: RunDirectory,
+  context: RunContext,
+  seconds: () => number,
+): Promise<{ state: RunState; evaluation: Evaluation }> => {
+  const measured = await measureModel(setup, state.target, await hostWeights(state.policy.weights), "policy", context);
   const samples = state.samples + measured.drawn;
   const evaluation: Evaluation = { kind: "evaluation", step: state.step, samples, seconds: seconds(), ...measured.measures };
   await directory.log(evaluation, sampleLines(measured, state.step));
@@ -71,7 +91,13 @@ const evaluatePolicy = async (setup: Setup, state: RunState, model: "policy" | "
 };
 
 /** A new run's state: the target fitted, the base evaluated. */
-const begin = async (setup: Setup, tuner: DpgTuner, directory: RunDirectory, context: RunContext, seconds: () => number): Promise<RunState> => {
+const begin = async (
+  setup: Setup,
+  tuner: DpgTuner,
+  directory: RunDirectory,
+  context: RunContext,
+  seconds: () => number,
+): Promise<RunState> => {
   const fitted = await fitFrom(setup, context);
   await directory.writeTarget(fitted.report, fitted.target);
   const weights = Object.fromEntries(Object.entries(setup.base.weights).map(([name, held]) => [name, setup.device.upload(held)]));
@@ -87,7 +113,13 @@ const begin = async (setup: Setup, tuner: DpgTuner, directory: RunDirectory, con
     latest: undefined,
     logs: { metrics: 0, samples: 0 },
   };
-  const { state, evaluation } = await evaluatePolicy(setup, { ...fresh, before: undefined as never }, "policy", directory, context, seconds);
+  const { state, evaluation } = await evaluatePolicy(
+    setup,
+    { ...fresh, before: undefined as never },
+    directory,
+    context,
+    seconds,
+  );
   return { ...state, before: evaluation };
 };
 
@@ -97,7 +129,11 @@ const begin = async (setup: Setup, tuner: DpgTuner, directory: RunDirectory, con
  * @param options.resume continues from the newest checkpoint
  * @throws TiltError for bad input, and when a step's loss is not finite (the last good state is saved first)
  */
-export const tune = async (config: RunConfig, options: { readonly out: string; readonly resume: boolean }, context: RunContext): Promise<TuneResult> => {
+export const tune = async (
+  config: RunConfig,
+  options: { readonly out: string; readonly resume: boolean },
+  context: RunContext,
+): Promise<TuneResult> => {
   const opened = context.clock();
   const setup = await openSetup(config, context);
   const directory = await openRunDirectory(config, setup, options, context);
@@ -111,7 +147,13 @@ export const tune = async (config: RunConfig, options: { readonly out: string; r
     return saved;
   };
   let state = loaded ?? (await checkpoint(await begin(setup, tuner, directory, context, seconds)));
-  if (loaded !== undefined) context.onEvent({ type: "notice", message: `resumed at step ${state.step} of ${config.steps}, with ${state.samples} samples drawn` });
+  if (loaded !== undefined) {
+    context.onEvent({ type: "fit", report: loaded.fit });
+    context.onEvent({
+      type: "notice",
+      message: `resumed at step ${state.step} of ${config.steps}, with ${state.samples} samples drawn`,
+    });
+  }
 
   const baseScorer = await setup.scorerOf(setup.base.weights);
   let generator = await setup.generatorOf(state.proposal ?? setup.base.weights);
@@ -126,7 +168,14 @@ export const tune = async (config: RunConfig, options: { readonly out: string; r
   const advance = async (): Promise<void> => {
     const step = state.step + 1;
     if (config.method.name === "dpg" && state.step > 0) state = await setProposal(state);
-    const batch = await draw(setup, state, generator, baseScorer, { purpose: "train", count: config.batch.samples, index: state.step }, context.clock);
+    const batch = await draw(
+      setup,
+      state,
+      generator,
+      baseScorer,
+      { purpose: "train", count: config.batch.samples, index: state.step },
+      context.clock,
+    );
     const { logZ } = partitionEstimate(state.partition);
     const learningRate = learningRateAt(step, { ...config.optimizer, steps: config.steps });
     const trainStart = context.clock();
@@ -141,19 +190,43 @@ export const tune = async (config: RunConfig, options: { readonly out: string; r
         fix: `lower optimizer.learningRate or set method.clampLogWeight; step ${state.step} is saved in ${options.out}`,
       });
     }
-    state = { ...state, step, policy, latest: undefined, samples: state.samples + batch.samples.count, partition: updatePartition(state.partition, logRatios(batch)) };
+    state = {
+      ...state,
+      step,
+      policy,
+      latest: undefined,
+      samples: state.samples + batch.samples.count,
+      partition: updatePartition(state.partition, logRatios(batch)),
+    };
     const learned = state;
     let proposalUpdated = config.method.name === "dpg";
     let { sampleSeconds, scoreSeconds } = batch;
     if (config.method.name !== "dpg" && config.proposal.criterion !== "never" && step % config.proposal.updateEvery === 0) {
-      const check = await draw(setup, state, generator, baseScorer, { purpose: "proposal", count: config.proposal.samples, index: step }, context.clock);
+      const check = await draw(
+        setup,
+        state,
+        generator,
+        baseScorer,
+        { purpose: "proposal", count: config.proposal.samples, index: step },
+        context.clock,
+      );
       const scoreStart = context.clock();
-      const logPolicy = (await using(setup.scorerOf(await hostWeights(state.policy.weights)), (scorer) => scorer.score(check.samples))).logProbs;
+      const logPolicy = (
+        await using(setup.scorerOf(await hostWeights(state.policy.weights)), (scorer) => scorer.score(check.samples))
+      ).logProbs;
       sampleSeconds += check.sampleSeconds;
       scoreSeconds += check.scoreSeconds + (context.clock() - scoreStart) / 1000;
-      state = { ...learned, samples: learned.samples + check.samples.count, partition: updatePartition(learned.partition, logRatios(check)) };
+      state = {
+        ...learned,
+        samples: learned.samples + check.samples.count,
+        partition: updatePartition(learned.partition, logRatios(check)),
+      };
       if (check.logTarget.some((value) => value > Number.NEGATIVE_INFINITY)) {
-        proposalUpdated = decideProposal(config.proposal.criterion, { logTarget: check.logTarget, logProposal: check.samples.logProbs, logPolicy }).update;
+        proposalUpdated = decideProposal(config.proposal.criterion, {
+          logTarget: check.logTarget,
+          logProposal: check.samples.logProbs,
+          logPolicy,
+        }).update;
       }
       if (proposalUpdated) state = await setProposal(state);
     }
@@ -188,14 +261,24 @@ export const tune = async (config: RunConfig, options: { readonly out: string; r
       progress(state.step);
       while (state.step < config.steps && !stopped()) {
         await advance();
-        if (state.step % config.evaluate.every === 0) state = (await evaluatePolicy(setup, state, "policy", directory, context, seconds)).state;
-        if (state.step % config.checkpoint.every === 0 || state.step === config.steps || stopped()) state = await checkpoint(state);
+        if (state.step % config.evaluate.every === 0)
+          state = (await evaluatePolicy(setup, state, directory, context, seconds)).state;
+        if (state.step % config.checkpoint.every === 0 || state.step === config.steps || stopped())
+          state = await checkpoint(state);
         progress(state.step);
       }
     });
-    const finished = state.latest === undefined && !stopped() ? (await evaluatePolicy(setup, state, "policy", directory, context, seconds)).state : state;
+    const finished =
+      state.latest === undefined && !stopped() ? (await evaluatePolicy(setup, state, directory, context, seconds)).state : state;
     const after = finished.latest ?? finished.before;
-    const summary: Summary = { before: finished.before, after, target: finished.fit, steps: finished.step, seconds: seconds(), samples: finished.samples };
+    const summary: Summary = {
+      before: finished.before,
+      after,
+      target: finished.fit,
+      steps: finished.step,
+      seconds: seconds(),
+      samples: finished.samples,
+    };
     if (!stopped()) await directory.finish(summary, await hostWeights(state.policy.weights));
     return { summary, stopped: stopped(), out: options.out };
   } finally {

@@ -7,6 +7,8 @@ export const versions = (): Record<string, string> => {
   const { process } = globalThis as { process?: { versions?: Record<string, string>; platform?: string; arch?: string } };
   return {
     tiltlm: packageVersion,
-    ...(process?.versions?.["node"] === undefined ? {} : { node: process.versions["node"], platform: `${process.platform}-${process.arch}` }),
+    ...(process?.versions?.["node"] === undefined
+      ? {}
+      : { node: process.versions["node"], platform: `${process.platform}-${process.arch}` }),
   };
 };

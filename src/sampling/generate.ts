@@ -8,7 +8,27 @@ import { usageError } from "../base/errors.ts";
 import { type Key, uniformAt } from "../base/random.ts";
 import { f32, type HostTensor, i32, type NamedTensors } from "../base/tensor.ts";
 import type { Graph, Value } from "../engine/graph.ts";
-import { argMax, cast, constant, cumulativeSum, div, input, less, lessOrEqual, log, minimum, mul, reshape, slice, softmax, sortDescending, sub, sum, takeLast, where } from "../engine/ops/index.ts";
+import {
+  argMax,
+  cast,
+  constant,
+  cumulativeSum,
+  div,
+  input,
+  less,
+  lessOrEqual,
+  log,
+  minimum,
+  mul,
+  reshape,
+  slice,
+  softmax,
+  sortDescending,
+  sub,
+  sum,
+  takeLast,
+  where,
+} from "../engine/ops/index.ts";
 import type { Device } from "../engine/runtime/device.ts";
 import { type CausalModel, parameterInputs, underInputNames } from "../models/causal-model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
@@ -25,14 +45,25 @@ export type Sampling =
 
 /** The sampling that a temperature and a nucleus ask for: temperature 0 is greedy. @throws TiltError (usage) outside their ranges */
 export const samplingOf = (temperature: number, topP: number): Sampling => {
-  if (!(temperature >= 0 && Number.isFinite(temperature))) throw usageError({ where: "temperature", expected: "a number of at least 0", got: String(temperature), fix: "1 is the model itself, 0 is greedy" });
-  if (!(topP > 0 && topP <= 1)) throw usageError({ where: "topP", expected: "a number in (0, 1]", got: String(topP), fix: "1 is the full softmax" });
+  if (!(temperature >= 0 && Number.isFinite(temperature)))
+    throw usageError({
+      where: "temperature",
+      expected: "a number of at least 0",
+      got: String(temperature),
+      fix: "1 is the model itself, 0 is greedy",
+    });
+  if (!(topP > 0 && topP <= 1))
+    throw usageError({ where: "topP", expected: "a number in (0, 1]", got: String(topP), fix: "1 is the full softmax" });
   if (temperature === 0) return { kind: "greedy" };
   return topP < 1 ? { kind: "nucleus", temperature, topP } : { kind: "full", temperature };
 };
 
 /** Draws a token per row of logits [B, V]: the token [B] and its log-probability [B]. */
-export const drawToken = (logits: Value, sampling: Sampling, uniform: Value): { readonly token: Value; readonly logProb: Value } => {
+export const drawToken = (
+  logits: Value,
+  sampling: Sampling,
+  uniform: Value,
+): { readonly token: Value; readonly logProb: Value } => {
   const vocabulary = logits.shape[1] as number;
   if (sampling.kind === "greedy") {
     const token = argMax(logits);
@@ -69,9 +100,22 @@ export const decodingGraph = (model: CausalModel, sampling: Sampling): Graph => 
   }));
   const { logits, rows } = model.decode(parameters, token, position, caches);
   const drawn = drawToken(logits, sampling, uniform);
-  const cacheInputs = Object.fromEntries(caches.flatMap(({ key, value }, layer) => [[`key.${layer}`, key], [`value.${layer}`, value]]));
-  const cacheRows = Object.fromEntries(rows.flatMap(({ key, value }, layer) => [[`key.${layer}`, key], [`value.${layer}`, value]]));
-  return { inputs: { ...underInputNames(parameters), token, position, uniform, ...cacheInputs }, outputs: { token: drawn.token, logProb: drawn.logProb, ...cacheRows } };
+  const cacheInputs = Object.fromEntries(
+    caches.flatMap(({ key, value }, layer) => [
+      [`key.${layer}`, key],
+      [`value.${layer}`, value],
+    ]),
+  );
+  const cacheRows = Object.fromEntries(
+    rows.flatMap(({ key, value }, layer) => [
+      [`key.${layer}`, key],
+      [`value.${layer}`, value],
+    ]),
+  );
+  return {
+    inputs: { ...underInputNames(parameters), token, position, uniform, ...cacheInputs },
+    outputs: { token: drawn.token, logProb: drawn.logProb, ...cacheRows },
+  };
 };
 
 export interface Generator {
@@ -80,7 +124,12 @@ export interface Generator {
    * @param firstIndex number of the first one under the key: a later call with the next numbers continues the same stream
    * @param onProgress hears the number of finished sequences (fractions while a batch is under way)
    */
-  generate(request: { readonly count: number; readonly key: Key; readonly firstIndex?: number; readonly onProgress?: (done: number) => void }): Promise<Samples>;
+  generate(request: {
+    readonly count: number;
+    readonly key: Key;
+    readonly firstIndex?: number;
+    readonly onProgress?: (done: number) => void;
+  }): Promise<Samples>;
   dispose(): Promise<void>;
 }
 
@@ -103,7 +152,8 @@ type Cache = HostTensor<"f32">;
 const grow = (cache: Cache, capacity: number): Cache => {
   const [batch, groups, old, width] = cache.shape as [number, number, number, number];
   const grown = new Float32Array(batch * groups * capacity * width);
-  for (let row = 0; row < batch * groups; row++) grown.set(cache.data.subarray(row * old * width, (row + 1) * old * width), row * capacity * width);
+  for (let row = 0; row < batch * groups; row++)
+    grown.set(cache.data.subarray(row * old * width, (row + 1) * old * width), row * capacity * width);
   return f32([batch, groups, capacity, width], grown);
 };
 
@@ -117,20 +167,42 @@ const store = (cache: Cache, rows: HostTensor, position: number): void => {
 };
 
 /** @throws TiltError (usage) when prompt and text do not fit the model's context */
-export const createGenerator = async (device: Device, model: CausalModel, weights: NamedTensors, options: GeneratorOptions): Promise<Generator> => {
+export const createGenerator = async (
+  device: Device,
+  model: CausalModel,
+  weights: NamedTensors,
+  options: GeneratorOptions,
+): Promise<Generator> => {
   const { sampling, prompt, maxTokens, endIds, tokenizer, batch: batchSize = 256 } = options;
   const room = model.config.contextLength;
   if (prompt.length + maxTokens - 1 > room) {
-    throw usageError({ where: "sequence.maxTokens", expected: `prompt and text to fit the model's context of ${room} tokens`, got: `${prompt.length} + ${maxTokens}`, fix: `set sequence.maxTokens to at most ${room - prompt.length + 1}` });
+    throw usageError({
+      where: "sequence.maxTokens",
+      expected: `prompt and text to fit the model's context of ${room} tokens`,
+      got: `${prompt.length} + ${maxTokens}`,
+      fix: `set sequence.maxTokens to at most ${room - prompt.length + 1}`,
+    });
   }
   const program = await device.compile(decodingGraph(model, sampling), { frozen: underInputNames(weights) });
   const cacheNames = Array.from({ length: model.config.layers }, (_, layer) => [`key.${layer}`, `value.${layer}`]).flat();
 
   /** Fills rows first .. first + count - 1 of the result. */
-  const fillBatch = async (samples: Samples, first: number, count: number, key: Key, firstIndex: number, onProgress: (done: number) => void): Promise<void> => {
+  const fillBatch = async (
+    samples: Samples,
+    first: number,
+    count: number,
+    key: Key,
+    firstIndex: number,
+    onProgress: (done: number) => void,
+  ): Promise<void> => {
     const [, groups, , headWidth] = model.cacheShape;
     let capacity = Math.min(capacityStep, room);
-    const caches: Record<string, Cache> = Object.fromEntries(cacheNames.map((name) => [name, f32([count, groups, capacity, headWidth], new Float32Array(count * groups * capacity * headWidth))]));
+    const caches: Record<string, Cache> = Object.fromEntries(
+      cacheNames.map((name) => [
+        name,
+        f32([count, groups, capacity, headWidth], new Float32Array(count * groups * capacity * headWidth)),
+      ]),
+    );
     const current = new Int32Array(count);
     const finished = new Uint8Array(count);
     let running = count;
@@ -139,7 +211,12 @@ export const createGenerator = async (device: Device, model: CausalModel, weight
       const t = position - prompt.length + 1;
       const uniform = new Float32Array(count).fill(0.5);
       if (t >= 0) for (let i = 0; i < count; i++) if (finished[i] === 0) uniform[i] = uniformAt(key, firstIndex + first + i, t);
-      const result = await program.run({ token: i32([count], current), position: i32([1], [position]), uniform: f32([count], uniform), ...caches });
+      const result = await program.run({
+        token: i32([count], current),
+        position: i32([1], [position]),
+        uniform: f32([count], uniform),
+        ...caches,
+      });
       if (position === capacity) {
         capacity = Math.min(capacity + capacityStep, room);
         for (const name of cacheNames) caches[name] = grow(caches[name]!, capacity);
@@ -193,4 +270,3 @@ export const createGenerator = async (device: Device, model: CausalModel, weight
     dispose: () => program.dispose(),
   };
 };
-

@@ -55,7 +55,9 @@ export const teacherForcing = ({ prompt, ids, maxTokens, lengths }: Samples, ind
 
 /** Consecutive index ranges of at most `size`. */
 export const microBatches = (count: number, size: number): Int32Array[] =>
-  Array.from({ length: Math.ceil(count / size) }, (_, i) => Int32Array.from({ length: Math.min(size, count - i * size) }, (_, j) => i * size + j));
+  Array.from({ length: Math.ceil(count / size) }, (_, i) =>
+    Int32Array.from({ length: Math.min(size, count - i * size) }, (_, j) => i * size + j),
+  );
 
 export interface Scores {
   /** [B] nats */
@@ -77,11 +79,19 @@ export const scoringGraph = (model: SequenceModel): Graph => {
   const tokens = input("tokens", "i32", ["B", "T"]);
   const labels = input("labels", "i32", ["B", "T"]);
   const parameters = parameterInputs(model);
-  return { inputs: { ...underInputNames(parameters), tokens, labels }, outputs: { tokenLogProbs: model.tokenLogProbs(parameters, tokens, labels) as Value } };
+  return {
+    inputs: { ...underInputNames(parameters), tokens, labels },
+    outputs: { tokenLogProbs: model.tokenLogProbs(parameters, tokens, labels) as Value },
+  };
 };
 
 /** A scorer with frozen weights. */
-export const createScorer = async (device: Device, model: SequenceModel, weights: NamedTensors, microBatch = 64): Promise<Scorer> => {
+export const createScorer = async (
+  device: Device,
+  model: SequenceModel,
+  weights: NamedTensors,
+  microBatch = 64,
+): Promise<Scorer> => {
   const program = await device.compile(scoringGraph(model), { frozen: underInputNames(weights) });
   const scoreForced = async ({ tokens, labels }: TeacherForcing): Promise<Float32Array> =>
     (await (await program.run({ tokens, labels }))["tokenLogProbs"]!.read()).data as Float32Array;

@@ -7,8 +7,8 @@
  * Not the deterministic policy gradient, which shares the letters.
  */
 
-import { f32, type HostTensor, scalar } from "../base/tensor.ts";
 import { logSumExp, mean, variance } from "../base/numeric.ts";
+import { f32, type HostTensor, scalar } from "../base/tensor.ts";
 import type { Value } from "../engine/graph.ts";
 import { constant, exp, minimum, mul, neg, stopGradient, sub, sum } from "../engine/ops/index.ts";
 import type { Device } from "../engine/runtime/device.ts";
@@ -42,8 +42,12 @@ export interface DpgMethod {
  * @param logZ        log of the partition function of P                 scalar, nats
  * @returns advantage, in units of probability ratio                     [B]
  */
-export const advantage = (method: DpgMethod, { logTarget, logProposal, logPolicy, logZ }: Readonly<Record<"logTarget" | "logProposal" | "logPolicy" | "logZ", Value>>): Value => {
-  const ratio = (logRatio: Value): Value => exp(method.clampLogWeight === undefined ? logRatio : minimum(logRatio, method.clampLogWeight));
+export const advantage = (
+  method: DpgMethod,
+  { logTarget, logProposal, logPolicy, logZ }: Readonly<Record<"logTarget" | "logProposal" | "logPolicy" | "logZ", Value>>,
+): Value => {
+  const ratio = (logRatio: Value): Value =>
+    exp(method.clampLogWeight === undefined ? logRatio : minimum(logRatio, method.clampLogWeight));
   const targetOverProposal = ratio(sub(sub(logTarget, logZ), logProposal));
   const policyOverProposal = ratio(sub(stopGradient(logPolicy), logProposal));
   return sub(targetOverProposal, baselines[method.baseline](policyOverProposal));
@@ -59,7 +63,10 @@ export const dpgObjective = (method: DpgMethod): Objective => ({
   },
   build: ({ logPolicy }, inputs) => {
     const weight = advantage(method, { ...(inputs as Record<"logTarget" | "logProposal" | "logZ", Value>), logPolicy });
-    return { loss: neg(mul(sum(mul(stopGradient(weight), logPolicy)), inputs["scale"]!)), outputs: { logPolicy, advantage: weight } };
+    return {
+      loss: neg(mul(sum(mul(stopGradient(weight), logPolicy)), inputs["scale"]!)),
+      outputs: { logPolicy, advantage: weight },
+    };
   },
 });
 
@@ -99,7 +106,12 @@ export interface DpgReport {
 export interface DpgTuner {
   start(weights: DeviceTensors): PolicyState;
   /** One optimizer step on one batch; what went in is not changed. `onProgress` hears the sequences done. */
-  step(state: PolicyState, batch: ScoredSamples, learningRate: number, onProgress?: (done: number) => void): Promise<{ state: PolicyState; report: DpgReport }>;
+  step(
+    state: PolicyState,
+    batch: ScoredSamples,
+    learningRate: number,
+    onProgress?: (done: number) => void,
+  ): Promise<{ state: PolicyState; report: DpgReport }>;
   dispose(): Promise<void>;
 }
 
@@ -108,10 +120,20 @@ const effectiveSize = (logWeights: Float64Array): number => {
   return total === Number.NEGATIVE_INFINITY ? 0 : Math.exp(2 * total - logSumExp(logWeights.map((value) => 2 * value)));
 };
 
-const slice32 = (values: Float64Array, indices: Int32Array): HostTensor => f32([indices.length], Float32Array.from(indices, (i) => values[i]!));
+const slice32 = (values: Float64Array, indices: Int32Array): HostTensor =>
+  f32(
+    [indices.length],
+    Float32Array.from(indices, (i) => values[i]!),
+  );
 
 /** @param microBatch sequences per pass; a last, smaller one takes the rest */
-export const createDpgTuner = async (device: Device, model: SequenceModel, method: DpgMethod, adam: AdamOptions, microBatch: number): Promise<DpgTuner> => {
+export const createDpgTuner = async (
+  device: Device,
+  model: SequenceModel,
+  method: DpgMethod,
+  adam: AdamOptions,
+  microBatch: number,
+): Promise<DpgTuner> => {
   const training = await createTraining(device, model, dpgObjective(method));
   const optimizer = await createOptimizer(device, model.parameterShapes, adam);
   return {
@@ -123,12 +145,17 @@ export const createDpgTuner = async (device: Device, model: SequenceModel, metho
       let gradients = zerosOn(device, model.parameterShapes);
       let loss = 0;
       for (const indices of microBatches(count, microBatch)) {
-        const { gradients: next, outputs } = await training.accumulate(state.weights, gradients, teacherForcing(samples, indices), {
-          logTarget: slice32(logTarget, indices),
-          logProposal: slice32(logProbs, indices),
-          logZ: scalar(logZ),
-          scale: scalar(1 / count),
-        });
+        const { gradients: next, outputs } = await training.accumulate(
+          state.weights,
+          gradients,
+          teacherForcing(samples, indices),
+          {
+            logTarget: slice32(logTarget, indices),
+            logProposal: slice32(logProbs, indices),
+            logZ: scalar(logZ),
+            scale: scalar(1 / count),
+          },
+        );
         gradients = next;
         loss += outputs["loss"]!.data[0]!;
         logPolicy.set(outputs["logPolicy"]!.data as Float32Array, indices[0]!);

@@ -7,5 +7,8 @@ import type { Objective } from "./training.ts";
 /** loss = -scale sum_{b,t} log pi(x_bt); `scale` is 1 over the tokens of the whole batch, so that the loss is in nats per token. */
 export const likelihoodObjective: Objective = {
   inputs: { scale: { dtype: "f32", shape: [] } },
-  build: ({ tokenLogPolicy }, inputs: Readonly<Record<string, Value>>) => ({ loss: neg(mul(sum(tokenLogPolicy), inputs["scale"]!)), outputs: {} }),
+  build: ({ tokenLogPolicy }, inputs: Readonly<Record<string, Value>>) => ({
+    loss: neg(mul(sum(tokenLogPolicy), inputs["scale"]!)),
+    outputs: {},
+  }),
 };

@@ -31,5 +31,10 @@ const rules: Readonly<Record<ProposalCriterion, (gain: Estimate) => boolean>> = 
 /** @param scores of x ~ q, under target, proposal and policy. @throws TiltError when no sample has any mass under the target */
 export const decideProposal = (criterion: ProposalCriterion, scores: PolicyScores): ProposalDecision => {
   const gain = klProposalMinusPolicy(scores);
-  return { update: rules[criterion](gain), klTargetProposal: klTargetProposal(scores), klTargetPolicy: klTargetPolicy(scores), gain };
+  return {
+    update: rules[criterion](gain),
+    klTargetProposal: klTargetProposal(scores),
+    klTargetPolicy: klTargetPolicy(scores),
+    gain,
+  };
 };

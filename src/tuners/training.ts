@@ -24,7 +24,10 @@ export interface Objective {
   /** What it needs beside the tokens, by name. */
   readonly inputs: Readonly<Record<string, TypeOf>>;
   /** The loss to descend (a scalar, summed over the micro-batch) and whatever else is worth reading. */
-  build(policy: SequenceValues, inputs: Readonly<Record<string, Value>>): { readonly loss: Value; readonly outputs: Readonly<Record<string, Value>> };
+  build(
+    policy: SequenceValues,
+    inputs: Readonly<Record<string, Value>>,
+  ): { readonly loss: Value; readonly outputs: Readonly<Record<string, Value>> };
 }
 
 /** Inputs `weight.*`, `gradient.*`, `tokens`, `labels`, `mask` and the objective's; outputs `gradient.*`, `loss` and the objective's. */
@@ -33,14 +36,26 @@ export const trainingGraph = (model: SequenceModel, objective: Objective): Graph
   const labels = input("labels", "i32", ["B", "T"]);
   const mask = input("mask", "f32", ["B", "T"]);
   const parameters = parameterInputs(model);
-  const extra = Object.fromEntries(Object.entries(objective.inputs).map(([name, { dtype, shape }]) => [name, input(name, dtype, shape)]));
+  const extra = Object.fromEntries(
+    Object.entries(objective.inputs).map(([name, { dtype, shape }]) => [name, input(name, dtype, shape)]),
+  );
   const tokenLogPolicy = mul(model.tokenLogProbs(parameters, tokens, labels), mask);
   const { loss, outputs } = objective.build({ tokenLogPolicy, logPolicy: sum(tokenLogPolicy, 1) }, extra);
   const names = Object.keys(parameters);
   const sofar = names.map((name) => input(`gradient.${name}`, "f32", model.parameterShapes[name]!));
-  const found = gradients(loss, names.map((name) => parameters[name]!));
+  const found = gradients(
+    loss,
+    names.map((name) => parameters[name]!),
+  );
   return {
-    inputs: { ...underInputNames(parameters), ...Object.fromEntries(names.map((name, i) => [`gradient.${name}`, sofar[i]!])), tokens, labels, mask, ...extra },
+    inputs: {
+      ...underInputNames(parameters),
+      ...Object.fromEntries(names.map((name, i) => [`gradient.${name}`, sofar[i]!])),
+      tokens,
+      labels,
+      mask,
+      ...extra,
+    },
     outputs: { ...Object.fromEntries(names.map((name, i) => [`gradient.${name}`, add(sofar[i]!, found[i]!)])), loss, ...outputs },
   };
 };
@@ -51,11 +66,17 @@ export interface Training {
    * @param inputs what the objective asks for
    * @returns the sum of gradients so far, and the loss and the objective's outputs on the host
    */
-  accumulate(weights: DeviceTensors, gradients: DeviceTensors, batch: TeacherForcing, inputs: Readonly<Record<string, HostTensor>>): Promise<{ gradients: DeviceTensors; outputs: Record<string, HostTensor> }>;
+  accumulate(
+    weights: DeviceTensors,
+    gradients: DeviceTensors,
+    batch: TeacherForcing,
+    inputs: Readonly<Record<string, HostTensor>>,
+  ): Promise<{ gradients: DeviceTensors; outputs: Record<string, HostTensor> }>;
   dispose(): Promise<void>;
 }
 
-const withPrefix = (prefix: string, tensors: DeviceTensors): Record<string, DeviceTensor> => Object.fromEntries(Object.entries(tensors).map(([name, held]) => [`${prefix}.${name}`, held]));
+const withPrefix = (prefix: string, tensors: DeviceTensors): Record<string, DeviceTensor> =>
+  Object.fromEntries(Object.entries(tensors).map(([name, held]) => [`${prefix}.${name}`, held]));
 
 export const createTraining = async (device: Device, model: SequenceModel, objective: Objective): Promise<Training> => {
   const program = await device.compile(trainingGraph(model, objective));

@@ -4,15 +4,22 @@
  */
 
 import { describe, expect, test } from "vitest";
+import { logSumExp, sum } from "../../src/base/numeric.ts";
 import { type HostTensor, tensor } from "../../src/base/tensor.ts";
+import { evaluate } from "../../src/engine/evaluate.ts";
+import { input } from "../../src/engine/ops/index.ts";
 import { referenceDevice } from "../../src/engine/runtime/reference.ts";
 import { advantage, type Baseline, createDpgTuner, dpgObjective } from "../../src/tuners/dpg.ts";
 import { createTraining } from "../../src/tuners/training.ts";
-import { input } from "../../src/engine/ops/index.ts";
-import { evaluate } from "../../src/engine/evaluate.ts";
-import { logSumExp, sum } from "../../src/base/numeric.ts";
+import {
+  forcedSequence,
+  samplesOf,
+  tableOfWeights,
+  tabularModelOf,
+  weightsOfTable,
+  zeroGradients,
+} from "../support/tabular-world.ts";
 import { createWorld, gradLogProb, logProbs, randomTable, vectorExpectation } from "../support/world.ts";
-import { forcedSequence, samplesOf, tableOfWeights, tabularModelOf, weightsOfTable, zeroGradients } from "../support/tabular-world.ts";
 
 const world = createWorld(3, 3);
 const count = world.sequences.length;
@@ -21,7 +28,9 @@ const logPolicy = logProbs(world, policyTable);
 const logProposal = logProbs(world, randomTable(world, 2));
 const logBase = logProbs(world, randomTable(world, 3));
 /** A hybrid target: no token 2 in the first place, and a tilt by length. Z is far from 1. */
-const logTarget = logBase.map((value, n) => (world.sequences[n]![0] === 2 ? Number.NEGATIVE_INFINITY : value + 1.3 * world.sequences[n]!.length));
+const logTarget = logBase.map((value, n) =>
+  world.sequences[n]![0] === 2 ? Number.NEGATIVE_INFINITY : value + 1.3 * world.sequences[n]!.length,
+);
 const logZ = logSumExp(logTarget);
 const scores = world.sequences.map((ids) => gradLogProb(world, policyTable, ids));
 
@@ -35,12 +44,17 @@ const ascent = async (baseline: Baseline, logQ: Float64Array, logZHat = logZ) =>
   const perSequence: Float64Array[] = [];
   const advantages: number[] = [];
   for (let n = 0; n < count; n++) {
-    const { gradients, outputs } = await training.accumulate(weights, { logits: referenceDevice.upload(zeroGradients(world).logits) }, forcedSequence(world, n), {
-      logTarget: f64([1], [logTarget[n]!]),
-      logProposal: f64([1], [logQ[n]!]),
-      logZ: f64([], [logZHat]),
-      scale: f64([], [1]),
-    });
+    const { gradients, outputs } = await training.accumulate(
+      weights,
+      { logits: referenceDevice.upload(zeroGradients(world).logits) },
+      forcedSequence(world, n),
+      {
+        logTarget: f64([1], [logTarget[n]!]),
+        logProposal: f64([1], [logQ[n]!]),
+        logZ: f64([], [logZHat]),
+        scale: f64([], [1]),
+      },
+    );
     perSequence.push(tableOfWeights(world, await gradients["logits"]!.read()).map((value) => -value));
     advantages.push(outputs["advantage"]!.data[0]!);
     expect(outputs["logPolicy"]!.data[0]).toBeCloseTo(logPolicy[n]!, 12);
@@ -58,23 +72,35 @@ const expectClose = (found: Float64Array, wanted: Float64Array) => {
 };
 
 /** -grad KL(p, pi) = E_p grad log pi. */
-const trueAscent = vectorExpectation(logTarget.map((value) => value - logZ), new Float64Array(count).fill(1), scores);
+const trueAscent = vectorExpectation(
+  logTarget.map((value) => value - logZ),
+  new Float64Array(count).fill(1),
+  scores,
+);
 
 describe("expected update", () => {
-  test("off-policy without baseline is the gradient of -KL(p, pi)", async () => expectClose((await ascent("none", logProposal)).mean, trueAscent));
-  test("off-policy with Z pi/q is the same", async () => expectClose((await ascent("z-policy-over-proposal", logProposal)).mean, trueAscent));
+  test("off-policy without baseline is the gradient of -KL(p, pi)", async () =>
+    expectClose((await ascent("none", logProposal)).mean, trueAscent));
+  test("off-policy with Z pi/q is the same", async () =>
+    expectClose((await ascent("z-policy-over-proposal", logProposal)).mean, trueAscent));
   test("on-policy with Z is the same", async () => expectClose((await ascent("z", logPolicy)).mean, trueAscent));
   test("a constant Z off-policy is biased, by minus E_q grad log pi", async () => {
     const { mean } = await ascent("z", logProposal);
     const bias = vectorExpectation(logProposal, new Float64Array(count).fill(-1), scores);
     expect(Math.max(...bias.map(Math.abs))).toBeGreaterThan(0.01);
-    expectClose(mean, trueAscent.map((value, k) => value + bias[k]!));
+    expectClose(
+      mean,
+      trueAscent.map((value, k) => value + bias[k]!),
+    );
   });
   test("a wrong Z scales the update and does not turn it", async () => {
     const factor = 1.7;
     for (const baseline of ["none", "z-policy-over-proposal"] as const) {
       const { mean } = await ascent(baseline, logProposal, logZ + Math.log(factor));
-      expectClose(mean, trueAscent.map((value) => value / factor));
+      expectClose(
+        mean,
+        trueAscent.map((value) => value / factor),
+      );
     }
   });
   test("where pi = q, as at the start of a run, the baseline lowers the variance of one sample's gradient", async () => {
@@ -88,11 +114,25 @@ describe("expected update", () => {
 });
 
 describe("advantage", () => {
-  const values = (logs: Record<"logTarget" | "logProposal" | "logPolicy", ArrayLike<number>>, baseline: Baseline, clampLogWeight?: number): Float64Array => {
+  const values = (
+    logs: Record<"logTarget" | "logProposal" | "logPolicy", ArrayLike<number>>,
+    baseline: Baseline,
+    clampLogWeight?: number,
+  ): Float64Array => {
     const shape = ["B"];
-    const inputs = { logTarget: input("t", "f32", shape), logProposal: input("q", "f32", shape), logPolicy: input("p", "f32", shape), logZ: input("z", "f32", []) };
-    const graph = { inputs, outputs: { advantage: advantage(clampLogWeight === undefined ? { baseline } : { baseline, clampLogWeight }, inputs) } };
-    const given = Object.fromEntries(Object.entries(logs).map(([name, list]) => [name, tensor("f64", [count], Array.from(list))]));
+    const inputs = {
+      logTarget: input("t", "f32", shape),
+      logProposal: input("q", "f32", shape),
+      logPolicy: input("p", "f32", shape),
+      logZ: input("z", "f32", []),
+    };
+    const graph = {
+      inputs,
+      outputs: { advantage: advantage(clampLogWeight === undefined ? { baseline } : { baseline, clampLogWeight }, inputs) },
+    };
+    const given = Object.fromEntries(
+      Object.entries(logs).map(([name, list]) => [name, tensor("f64", [count], Array.from(list))]),
+    );
     return evaluate(graph, { ...given, logZ: f64([], [logZ]) })["advantage"]!.data as Float64Array;
   };
   const logP = logTarget.map((value) => value - logZ);
@@ -101,7 +141,14 @@ describe("advantage", () => {
     expect(Math.abs(logZ)).toBeGreaterThan(0.5);
     // Sequences without mass cannot be drawn from q = p; they are left out.
     const drawn = (list: Float64Array) => list.map((value, n) => (logP[n] === Number.NEGATIVE_INFINITY ? logBase[n]! : value));
-    const found = values({ logTarget: logP.map((value, n) => (value === Number.NEGATIVE_INFINITY ? logBase[n]! + logZ : value + logZ)), logProposal: drawn(logP), logPolicy: drawn(logP) }, "z-policy-over-proposal");
+    const found = values(
+      {
+        logTarget: logP.map((value, n) => (value === Number.NEGATIVE_INFINITY ? logBase[n]! + logZ : value + logZ)),
+        logProposal: drawn(logP),
+        logPolicy: drawn(logP),
+      },
+      "z-policy-over-proposal",
+    );
     for (const value of found) expect(Math.abs(value)).toBeLessThan(1e-12);
   });
   test("is -pi/q, and so below zero, exactly where the target has no mass", () => {
@@ -121,13 +168,23 @@ describe("advantage", () => {
 describe("tuner", () => {
   const adam = { name: "adam", beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 } as const;
   const everything = Array.from({ length: count }, (_, n) => n);
-  const batch = { samples: samplesOf(world, everything, logProposal), logTarget: Float64Array.from(everything, (n) => logTarget[n]!), logZ };
+  const batch = {
+    samples: samplesOf(world, everything, logProposal),
+    logTarget: Float64Array.from(everything, (n) => logTarget[n]!),
+    logZ,
+  };
   const start = () => ({ logits: referenceDevice.upload(weightsOfTable(world, policyTable).logits) });
 
   test("a step does not depend on how the batch is cut", async () => {
     const results = await Promise.all(
       [everything.length, 4, 1].map(async (microBatch) => {
-        const tuner = await createDpgTuner(referenceDevice, tabularModelOf(world), { baseline: "z-policy-over-proposal" }, adam, microBatch);
+        const tuner = await createDpgTuner(
+          referenceDevice,
+          tabularModelOf(world),
+          { baseline: "z-policy-over-proposal" },
+          adam,
+          microBatch,
+        );
         const { state, report } = await tuner.step(tuner.start(start()), batch, 0.1);
         return { weights: (await state.weights["logits"]!.read()).data as Float64Array, report };
       }),
@@ -148,7 +205,11 @@ describe("tuner", () => {
   test("steps on the whole world bring the policy to a soft target", async () => {
     const softTarget = logBase.map((value, n) => value + 1.3 * world.sequences[n]!.length);
     const softZ = logSumExp(softTarget);
-    const training = await createTraining(referenceDevice, tabularModelOf(world), dpgObjective({ baseline: "z-policy-over-proposal" }));
+    const training = await createTraining(
+      referenceDevice,
+      tabularModelOf(world),
+      dpgObjective({ baseline: "z-policy-over-proposal" }),
+    );
     let table = policyTable;
     const kl = () => {
       const current = logProbs(world, table);
@@ -157,9 +218,16 @@ describe("tuner", () => {
     const first = kl();
     for (let step = 0; step < 200; step++) {
       const weights = { logits: referenceDevice.upload(weightsOfTable(world, table).logits) };
-      let gradients = { logits: referenceDevice.upload(zeroGradients(world).logits) } as Awaited<ReturnType<typeof training.accumulate>>["gradients"];
+      let gradients = { logits: referenceDevice.upload(zeroGradients(world).logits) } as Awaited<
+        ReturnType<typeof training.accumulate>
+      >["gradients"];
       for (let n = 0; n < count; n++) {
-        const scalars = { logTarget: f64([1], [softTarget[n]!]), logProposal: f64([1], [logProposal[n]!]), logZ: f64([], [softZ]), scale: f64([], [Math.exp(logProposal[n]!)]) };
+        const scalars = {
+          logTarget: f64([1], [softTarget[n]!]),
+          logProposal: f64([1], [logProposal[n]!]),
+          logZ: f64([], [softZ]),
+          scale: f64([], [Math.exp(logProposal[n]!)]),
+        };
         gradients = (await training.accumulate(weights, gradients, forcedSequence(world, n), scalars)).gradients;
       }
       const descent = tableOfWeights(world, await gradients["logits"]!.read());

@@ -10,7 +10,13 @@ import { createGenerator, type GeneratorOptions, samplingOf } from "../../src/sa
 import { createScorer, forceRows } from "../../src/sampling/log-prob.ts";
 import { tinyConfigs, tinyWeights } from "../support/tiny-model.ts";
 
-const tokenizer: Tokenizer = { vocabularySize: 300, encode: () => [], decode: (ids) => Array.from(ids).join(" "), tokenOf: String, idOf: Number };
+const tokenizer: Tokenizer = {
+  vocabularySize: 300,
+  encode: () => [],
+  decode: (ids) => Array.from(ids).join(" "),
+  tokenOf: String,
+  idOf: Number,
+};
 const device = cpuDevice({ threads: 1 });
 const disposables: { dispose(): Promise<void> }[] = [];
 afterAll(async () => {
@@ -36,24 +42,32 @@ describe.each(["gpt2", "llama"] as const)("%s", (family) => {
   const model = createCausalModel(config);
   const weights = tinyWeights(config, 1);
 
-  test.each([[[0]], [[0, 5, 9, 2]]])("log q of sampling with a cache = log q of scoring the whole text, after prompt %j", async (prompt) => {
-    const samples = await (await generatorOf(family, { prompt })).generate({ count: 40, key });
-    const scorer = await createScorer(device, model, weights, 16);
-    disposables.push(scorer);
-    const { logProbs, tokenLogProbs } = await scorer.score(samples);
-    expect(samples.lengths.some((length) => length < 20) && samples.lengths.some((length) => length === 20)).toBe(true);
-    // Two float32 passes in different orders over 2 layers of width 16: about 1e-6 a token; an error of logic shows as 0.01 or more.
-    tokenLogProbs.forEach((value, i) => {
-      expect(Math.abs(value - samples.tokenLogProbs[i]!)).toBeLessThan(2e-5);
-    });
-    logProbs.forEach((value, b) => {
-      expect(Math.abs(value - samples.logProbs[b]!)).toBeLessThan(2e-4);
-    });
-  });
+  test.each([[[0]], [[0, 5, 9, 2]]])(
+    "log q of sampling with a cache = log q of scoring the whole text, after prompt %j",
+    async (prompt) => {
+      const samples = await (await generatorOf(family, { prompt })).generate({ count: 40, key });
+      const scorer = await createScorer(device, model, weights, 16);
+      disposables.push(scorer);
+      const { logProbs, tokenLogProbs } = await scorer.score(samples);
+      expect(samples.lengths.some((length) => length < 20) && samples.lengths.some((length) => length === 20)).toBe(true);
+      // Two float32 passes in different orders over 2 layers of width 16: about 1e-6 a token; an error of logic shows as 0.01 or more.
+      tokenLogProbs.forEach((value, i) => {
+        expect(Math.abs(value - samples.tokenLogProbs[i]!)).toBeLessThan(2e-5);
+      });
+      logProbs.forEach((value, b) => {
+        expect(Math.abs(value - samples.logProbs[b]!)).toBeLessThan(2e-4);
+      });
+    },
+  );
 
   test("scoring on the CPU = the float64 reference", async () => {
-    const rows = [[0, 4, 9, 2, 11], [0, 299, 1]];
-    const [cpu, reference] = await Promise.all([device, referenceDevice].map(async (each) => (await createScorer(each, model, weights)).scoreForced(forceRows(rows, 1))));
+    const rows = [
+      [0, 4, 9, 2, 11],
+      [0, 299, 1],
+    ];
+    const [cpu, reference] = await Promise.all(
+      [device, referenceDevice].map(async (each) => (await createScorer(each, model, weights)).scoreForced(forceRows(rows, 1))),
+    );
     cpu!.forEach((value, i) => {
       if (forceRows(rows, 1).mask[i] === 1) expect(Math.abs(value - reference![i]!)).toBeLessThan(2e-5);
     });
@@ -87,9 +101,15 @@ describe.each(["gpt2", "llama"] as const)("%s", (family) => {
     disposables.push(scorer);
     const prefix = [0];
     for (let t = 0; t < greedy.lengths[0]!; t++) {
-      const scores = await scorer.scoreForced(forceRows(Array.from({ length: config.vocabularySize }, (_, token) => [...prefix, token]), prefix.length));
+      const scores = await scorer.scoreForced(
+        forceRows(
+          Array.from({ length: config.vocabularySize }, (_, token) => [...prefix, token]),
+          prefix.length,
+        ),
+      );
       let best = 0;
-      for (let v = 1; v < config.vocabularySize; v++) if (scores[v * prefix.length + t]! > scores[best * prefix.length + t]!) best = v;
+      for (let v = 1; v < config.vocabularySize; v++)
+        if (scores[v * prefix.length + t]! > scores[best * prefix.length + t]!) best = v;
       expect(greedy.ids[t]).toBe(best);
       prefix.push(best);
     }
@@ -104,14 +124,28 @@ describe("frequencies", () => {
   /** Probability of every text of at most two tokens, by scoring them all in float64. */
   const exact = async (): Promise<Map<string, number>> => {
     const scorer = await createScorer(referenceDevice, createCausalModel(config), weights);
-    const rows = Array.from({ length: 5 }, (_, a) => (a === 0 ? [[0, 0]] : Array.from({ length: 5 }, (_, b) => [0, a, b]))).flat();
+    const rows = Array.from({ length: 5 }, (_, a) =>
+      a === 0 ? [[0, 0]] : Array.from({ length: 5 }, (_, b) => [0, a, b]),
+    ).flat();
     const forced = forceRows(rows, 1);
     const scores = await scorer.scoreForced(forced);
-    return new Map(rows.map((row, i) => [row.slice(1).join(" "), Math.exp(row.slice(1).reduce((total, _, t) => total + scores[i * forced.length + t]!, 0))]));
+    return new Map(
+      rows.map((row, i) => [
+        row.slice(1).join(" "),
+        Math.exp(row.slice(1).reduce((total, _, t) => total + scores[i * forced.length + t]!, 0)),
+      ]),
+    );
   };
 
   const frequencies = async (sampling: ReturnType<typeof samplingOf>) => {
-    const generator = await createGenerator(device, createCausalModel(config), weights, { sampling, prompt: [0], maxTokens: 2, endIds: [0], tokenizer, batch: 5000 });
+    const generator = await createGenerator(device, createCausalModel(config), weights, {
+      sampling,
+      prompt: [0],
+      maxTokens: 2,
+      endIds: [0],
+      tokenizer,
+      batch: 5000,
+    });
     disposables.push(generator);
     const samples = await generator.generate({ count: n, key: keyOf(11, "frequencies") });
     const seen = new Map<string, number>();
@@ -140,7 +174,9 @@ describe("frequencies", () => {
     const { seen, samples } = await frequencies(samplingOf(1, 0.6));
     const probabilities = await exact();
     // First tokens: p of each by adding up; the nucleus keeps the largest until 0.6 is reached.
-    const first = Array.from({ length: 5 }, (_, a) => [...probabilities].filter(([text]) => text.split(" ")[0] === String(a)).reduce((total, [, p]) => total + p, 0));
+    const first = Array.from({ length: 5 }, (_, a) =>
+      [...probabilities].filter(([text]) => text.split(" ")[0] === String(a)).reduce((total, [, p]) => total + p, 0),
+    );
     const order = first.map((p, a) => [p, a] as const).sort((x, y) => y[0] - x[0]);
     let mass = 0;
     const kept: number[] = [];
@@ -170,10 +206,17 @@ describe("frequencies", () => {
 });
 
 test("a prompt and text that do not fit the context are refused before anything is compiled", async () => {
-  await expect(generatorOf("gpt2", { prompt: [0, 1, 2], maxTokens: 23 })).rejects.toThrow("sequence.maxTokens: expected prompt and text to fit the model's context of 24 tokens, got 3 + 23; set sequence.maxTokens to at most 22");
+  await expect(generatorOf("gpt2", { prompt: [0, 1, 2], maxTokens: 23 })).rejects.toThrow(
+    "sequence.maxTokens: expected prompt and text to fit the model's context of 24 tokens, got 3 + 23; set sequence.maxTokens to at most 22",
+  );
   await expect(generatorOf("gpt2", { prompt: [0, 1, 2], maxTokens: 22 })).resolves.toBeDefined();
 });
 
-test.each([[-1, 1, "temperature"], [Number.NaN, 1, "temperature"], [1, 0, "topP"], [1, 1.5, "topP"]])("temperature %d and topP %d are refused", (temperature, topP, where) => {
+test.each([
+  [-1, 1, "temperature"],
+  [Number.NaN, 1, "temperature"],
+  [1, 0, "topP"],
+  [1, 1.5, "topP"],
+])("temperature %d and topP %d are refused", (temperature, topP, where) => {
   expect(() => samplingOf(temperature, topP)).toThrow(where);
 });

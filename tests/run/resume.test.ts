@@ -34,16 +34,30 @@ const input = (change: Partial<RunInput> = {}): RunInput => ({
   ...change,
 });
 
-const context = (more: Partial<RunContext> = {}): RunContext => ({ files: nodeFiles, clock: () => performance.now(), openDevice, onEvent: () => {}, ...more });
-const run = (out: string, { resume = false, config = input(), ...more }: { resume?: boolean; config?: RunInput } & Partial<RunContext> = {}) =>
-  tune(parseRunConfig(config, "test"), { out: join(root, out), resume }, context(more));
+const context = (more: Partial<RunContext> = {}): RunContext => ({
+  files: nodeFiles,
+  clock: () => performance.now(),
+  openDevice,
+  onEvent: () => {},
+  ...more,
+});
+const run = (
+  out: string,
+  { resume = false, config = input(), ...more }: { resume?: boolean; config?: RunInput } & Partial<RunContext> = {},
+) => tune(parseRunConfig(config, "test"), { out: join(root, out), resume }, context(more));
 
 const timings = ["seconds", "sampleSeconds", "scoreSeconds", "trainSeconds"];
 const metricsOf = async (out: string): Promise<string> =>
   (await readFile(join(root, out, "metrics.jsonl"), "utf8"))
     .trimEnd()
     .split("\n")
-    .map((line) => JSON.stringify(Object.fromEntries(Object.entries(JSON.parse(line) as Record<string, unknown>).filter(([name]) => !timings.includes(name)))))
+    .map((line) =>
+      JSON.stringify(
+        Object.fromEntries(
+          Object.entries(JSON.parse(line) as Record<string, unknown>).filter(([name]) => !timings.includes(name)),
+        ),
+      ),
+    )
     .join("\n");
 const samplesOf = (out: string) => readFile(join(root, out, "samples.jsonl"), "utf8");
 const weightsOf = (out: string) => readFile(join(root, out, "model", "model.safetensors"));
@@ -89,11 +103,23 @@ describe("bit-exact", () => {
   });
 
   test("a crash before the first checkpoint, and one while a checkpoint is written", async () => {
-    await expect(run("early", { onEvent: (event) => { if (event.type === "fit") throw new Error("power cut"); } })).rejects.toThrow();
+    await expect(
+      run("early", {
+        onEvent: (event) => {
+          if (event.type === "fit") throw new Error("power cut");
+        },
+      }),
+    ).rejects.toThrow();
     await run("early", { resume: true });
     await expectSameRun("early", "whole");
 
-    const files: RunContext["files"] = { ...nodeFiles, rename: async (from, to) => { if (to.endsWith("step-000004")) throw new Error("power cut"); return nodeFiles.rename(from, to); } };
+    const files: RunContext["files"] = {
+      ...nodeFiles,
+      rename: async (from, to) => {
+        if (to.endsWith("step-000004")) throw new Error("power cut");
+        return nodeFiles.rename(from, to);
+      },
+    };
     await expect(run("half", { files })).rejects.toThrow("power cut");
     await run("half", { resume: true });
     await expectSameRun("half", "whole");
@@ -108,7 +134,12 @@ describe("bit-exact", () => {
 
   test("an abort stops after the step, saves it, and can be resumed", async () => {
     const controller = new AbortController();
-    const { stopped } = await run("stopped", { signal: controller.signal, onEvent: (event) => { if (event.type === "step" && event.metrics.step === 5) controller.abort(); } });
+    const { stopped } = await run("stopped", {
+      signal: controller.signal,
+      onEvent: (event) => {
+        if (event.type === "step" && event.metrics.step === 5) controller.abort();
+      },
+    });
     expect(stopped).toBe(true);
     expect(await readdir(join(root, "stopped", "checkpoints"))).toContain("step-000005");
     expect(await readdir(join(root, "stopped"))).not.toContain("summary.json");
@@ -120,7 +151,20 @@ describe("bit-exact", () => {
     const repository = fileURLToPath(new URL("../..", import.meta.url));
     const config = join(root, "killed.json");
     await writeFile(config, JSON.stringify(input({ base: "base" })));
-    const cli = (...flags: string[]) => spawn(process.execPath, [join(repository, "node_modules/jiti/lib/jiti-cli.mjs"), join(repository, "tests/support/cli.ts"), "tune", config, "--out", join(root, "killed"), ...flags], { cwd: root, stdio: "ignore" });
+    const cli = (...flags: string[]) =>
+      spawn(
+        process.execPath,
+        [
+          join(repository, "node_modules/jiti/lib/jiti-cli.mjs"),
+          join(repository, "tests/support/cli.ts"),
+          "tune",
+          config,
+          "--out",
+          join(root, "killed"),
+          ...flags,
+        ],
+        { cwd: root, stdio: "ignore" },
+      );
     const metrics = join(root, "killed", "metrics.jsonl");
     const child = cli();
     const ended = new Promise<number | null>((resolve) => child.on("exit", (code) => resolve(code)));
@@ -141,7 +185,9 @@ describe("refusals", () => {
   test("a directory that exists, without --resume; nothing in it changes", async () => {
     await mkdir(join(root, "mine"));
     await writeFile(join(root, "mine", "thesis.txt"), "years of work");
-    await expect(run("mine")).rejects.toThrow("mine: expected a new directory, got one that exists; continue it with --resume, or choose another --out");
+    await expect(run("mine")).rejects.toThrow(
+      "mine: expected a new directory, got one that exists; continue it with --resume, or choose another --out",
+    );
     await expect(run("mine", { resume: true })).rejects.toThrow("expected a run directory (with run.json)");
     expect(await readdir(join(root, "mine"))).toEqual(["thesis.txt"]);
   });
@@ -152,7 +198,9 @@ describe("refusals", () => {
     await run("fixed", { config: input({ steps: 1 }) });
     const before = await metricsOf("fixed");
     const config = input({ steps: 1, optimizer: { learningRate: 1e-3, warmupSteps: 2 } });
-    await expect(run("fixed", { resume: true, config })).rejects.toThrow("expected the config the run was started with, got other values of optimizer.learningRate");
+    await expect(run("fixed", { resume: true, config })).rejects.toThrow(
+      "expected the config the run was started with, got other values of optimizer.learningRate",
+    );
     expect(await metricsOf("fixed")).toBe(before);
   });
   test("a damaged checkpoint is named, and the one before serves when it is removed", async () => {
@@ -169,7 +217,9 @@ describe("refusals", () => {
 
 test("a loss that is not finite stops the run with the last good step saved", async () => {
   const config = input({ optimizer: { learningRate: 1e30, warmupSteps: 0 }, steps: 8, proposal: { criterion: "never" } });
-  await expect(run("diverged", { config })).rejects.toThrow(/^step \d: expected a finite loss and gradient, got loss .*; lower optimizer\.learningRate or set method\.clampLogWeight; step \d is saved in /);
+  await expect(run("diverged", { config })).rejects.toThrow(
+    /^step \d: expected a finite loss and gradient, got loss .*; lower optimizer\.learningRate or set method\.clampLogWeight; step \d is saved in /,
+  );
   const steps = await readdir(join(root, "diverged", "checkpoints"));
   expect(steps.length).toBeGreaterThan(0);
   expect(steps.some((name) => name.endsWith(".tmp"))).toBe(false);
@@ -184,8 +234,18 @@ test("a full disk stops the run with one clear error, and what was there stays",
       return nodeFiles.write(path, parts);
     },
   };
-  await expect(run("disk", { files, onEvent: (event) => { if (event.type === "step" && event.metrics.step === 3) full = true; } })).rejects.toThrow("ENOSPC");
-  expect((await readdir(join(root, "disk", "checkpoints"))).filter((name) => !name.endsWith(".tmp")).sort()).toEqual(["step-000000", "step-000002"]);
+  await expect(
+    run("disk", {
+      files,
+      onEvent: (event) => {
+        if (event.type === "step" && event.metrics.step === 3) full = true;
+      },
+    }),
+  ).rejects.toThrow("ENOSPC");
+  expect((await readdir(join(root, "disk", "checkpoints"))).filter((name) => !name.endsWith(".tmp")).sort()).toEqual([
+    "step-000000",
+    "step-000002",
+  ]);
   full = false;
   await run("disk", { resume: true });
   expect(await readdir(join(root, "disk"))).toContain("summary.json");

@@ -11,7 +11,8 @@ export const tabularModelOf = (world: World) => createTabularModel(world.vocabul
 /** Rows of the model that a world's prefixes stand for; the model also has rows for prefixes that go on after an end token, which stay 0. */
 const rowPairs = (world: World): readonly (readonly [model: number, world: number])[] => {
   const pairs = new Map<number, number>();
-  for (const ids of world.sequences) for (let t = 0; t < ids.length; t++) pairs.set(prefixRow(ids.subarray(0, t), world.vocabulary), prefixIndex(world, ids, t));
+  for (const ids of world.sequences)
+    for (let t = 0; t < ids.length; t++) pairs.set(prefixRow(ids.subarray(0, t), world.vocabulary), prefixIndex(world, ids, t));
   return [...pairs];
 };
 
@@ -26,11 +27,14 @@ export const weightsOfTable = (world: World, table: Float64Array): { logits: Hos
 /** A gradient (or anything else) over the model's rows, as a table of the world. */
 export const tableOfWeights = (world: World, logits: HostTensor): Float64Array => {
   const table = new Float64Array(world.prefixes * world.vocabulary);
-  for (const [from, to] of rowPairs(world)) table.set(logits.data.slice(from * world.vocabulary, (from + 1) * world.vocabulary) as Float64Array, to * world.vocabulary);
+  for (const [from, to] of rowPairs(world))
+    table.set(logits.data.slice(from * world.vocabulary, (from + 1) * world.vocabulary) as Float64Array, to * world.vocabulary);
   return table;
 };
 
-export const zeroGradients = (world: World): { logits: HostTensor } => ({ logits: zeros("f64", tabularModelOf(world).parameterShapes["logits"]!) });
+export const zeroGradients = (world: World): { logits: HostTensor } => ({
+  logits: zeros("f64", tabularModelOf(world).parameterShapes["logits"]!),
+});
 
 /** The chosen sequences as a batch drawn with the given log-probabilities. The start token is 0 and is not read. */
 export const samplesOf = (world: World, chosen: ArrayLike<number>, logProbs: ArrayLike<number>): Samples => {
@@ -61,8 +65,14 @@ export const forcedSequence = (world: World, n: number): TeacherForcing => {
   const { maxTokens } = world;
   const at = (t: number): number => sequence[t] ?? 0;
   return {
-    tokens: i32([1, maxTokens], Int32Array.from({ length: maxTokens }, (_, t) => (t === 0 ? 0 : at(t - 1)))),
-    labels: i32([1, maxTokens], Int32Array.from({ length: maxTokens }, (_, t) => at(t))),
+    tokens: i32(
+      [1, maxTokens],
+      Int32Array.from({ length: maxTokens }, (_, t) => (t === 0 ? 0 : at(t - 1))),
+    ),
+    labels: i32(
+      [1, maxTokens],
+      Int32Array.from({ length: maxTokens }, (_, t) => at(t)),
+    ),
     mask: Float32Array.from({ length: maxTokens }, (_, t) => (t < sequence.length ? 1 : 0)),
     count: 1,
     length: maxTokens,

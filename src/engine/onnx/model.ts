@@ -5,7 +5,7 @@
 
 import { runtimeError } from "../../base/errors.ts";
 import type { DType, HostTensor } from "../../base/tensor.ts";
-import { ancestors, type Attribute, type DeviceName, type Emitter, type Graph, type TypeOf, type Value } from "../graph.ts";
+import { type Attribute, ancestors, type DeviceName, type Emitter, type Graph, type TypeOf, type Value } from "../graph.ts";
 import { input, isInput } from "../ops/source.ts";
 import { type Axis, namesIn, type Shape, showShape } from "../shape.ts";
 import { bytesField, floatField, integerField, join, type Message, messageField, textField, toBytes } from "./protobuf.ts";
@@ -108,16 +108,31 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     axis: (axis) => {
       if (typeof axis === "number") return emit.int64([axis]);
       return once(`axis:${axis}`, () => {
-        const combine = (operator: string, terms: readonly string[]) => terms.map((term) => emit.axis(/^\d+$/.test(term) ? Number(term) : term)).reduce((a, b) => emit.node(operator, [a, b]));
+        const combine = (operator: string, terms: readonly string[]) =>
+          terms.map((term) => emit.axis(/^\d+$/.test(term) ? Number(term) : term)).reduce((a, b) => emit.node(operator, [a, b]));
         if (axis.includes("+")) return combine("Add", axis.split("+"));
         if (axis.includes("*")) return combine("Mul", axis.split("*"));
         const place = measured.get(axis);
-        if (place === undefined) throw runtimeError({ where: "onnxModel", expected: `axis ${axis} to be an axis of an input`, got: "none", fix: "give the graph an input that has it" });
+        if (place === undefined)
+          throw runtimeError({
+            where: "onnxModel",
+            expected: `axis ${axis} to be an axis of an input`,
+            got: "none",
+            fix: "give the graph an input that has it",
+          });
         return emit.node("Slice", [emit.node("Shape", [place.input]), emit.int64([place.at]), emit.int64([place.at + 1])]);
       });
     },
     shape: (shape: Shape) =>
-      shape.every((axis) => typeof axis === "number") ? emit.int64(shape as number[]) : once(`shape:${showShape(shape)}`, () => emit.node("Concat", shape.map((axis) => emit.axis(axis)), { axis: 0 })),
+      shape.every((axis) => typeof axis === "number")
+        ? emit.int64(shape as number[])
+        : once(`shape:${showShape(shape)}`, () =>
+            emit.node(
+              "Concat",
+              shape.map((axis) => emit.axis(axis)),
+              { axis: 0 },
+            ),
+          ),
     inline: () => {
       throw new Error("inline is given the types of its inputs by lower");
     },
@@ -130,7 +145,9 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     const inline: Emitter["inline"] = (given, build) => {
       const stand = value.inputs.map((source, i) => input(`inline${i}`, source.dtype, source.shape));
       stand.forEach((placeholder, i) => names.set(placeholder, given[i]!));
-      return ancestors([build(...stand)]).map(lower).at(-1)!;
+      return ancestors([build(...stand)])
+        .map(lower)
+        .at(-1)!;
     };
     const name = value.op.lower({ ...emit, inline }, inputs, value);
     names.set(value, name);
@@ -143,11 +160,24 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     if (held !== undefined) initializers.push(tensorProto(name, types[held.dtype], held.shape, rawBytes(held)));
   }
   for (const value of ancestors(Object.values(graph.outputs))) {
-    if (isInput(value) && !names.has(value)) throw runtimeError({ where: "onnxModel", expected: "every input to be named in the graph", got: `a free input "${value.attributes.name}"`, fix: "list it among the graph's inputs" });
+    if (isInput(value) && !names.has(value))
+      throw runtimeError({
+        where: "onnxModel",
+        expected: "every input to be named in the graph",
+        got: `a free input "${value.attributes.name}"`,
+        fix: "list it among the graph's inputs",
+      });
     lower(value);
   }
   const outputs = Object.entries(graph.outputs).map(([name, value]) => {
-    nodes.push(join([textField(1, names.get(value)!), textField(2, outputName(name)), textField(3, `Identity_${name}`), textField(4, "Identity")]));
+    nodes.push(
+      join([
+        textField(1, names.get(value)!),
+        textField(2, outputName(name)),
+        textField(3, `Identity_${name}`),
+        textField(4, "Identity"),
+      ]),
+    );
     return messageField(12, valueInfo(outputName(name), value));
   });
   const symbolic = Object.values(graph.inputs).flatMap((value) => value.shape.flatMap(namesIn));
@@ -161,9 +191,20 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     ...outputs,
   ]);
   const opset = (domain: string, version: number) => messageField(8, join([textField(1, domain), integerField(2, version)]));
-  const model = join([integerField(1, 10), textField(2, "tiltlm"), messageField(7, body), opset("", 21), opset("com.microsoft", 1)]);
+  const model = join([
+    integerField(1, 10),
+    textField(2, "tiltlm"),
+    messageField(7, body),
+    opset("", 21),
+    opset("com.microsoft", 1),
+  ]);
   if (model.size > protobufLimit) {
-    throw runtimeError({ where: "onnxModel", expected: "a model of at most 2 GiB", got: `${(model.size / 2 ** 30).toFixed(1)} GiB`, fix: "use a smaller model" });
+    throw runtimeError({
+      where: "onnxModel",
+      expected: "a model of at most 2 GiB",
+      got: `${(model.size / 2 ** 30).toFixed(1)} GiB`,
+      fix: "use a smaller model",
+    });
   }
   return toBytes(model);
 };

@@ -41,7 +41,8 @@ export const bytesField = (field: number, bytes: Uint8Array): Message => of(tag(
 const encoder = new TextEncoder();
 export const textField = (field: number, text: string): Message => bytesField(field, encoder.encode(text));
 
-export const messageField = (field: number, message: Message): Message => join([of(tag(field, 2), varint(message.size)), message]);
+export const messageField = (field: number, message: Message): Message =>
+  join([of(tag(field, 2), varint(message.size)), message]);
 
 /** One contiguous array. */
 export const toBytes = (message: Message): Uint8Array => {

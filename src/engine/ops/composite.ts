@@ -17,7 +17,8 @@ const byRows = (x: HostTensor, write: (row: Float64Array, result: Float64Array) 
   const width = x.shape[x.shape.length - 1]!;
   const source = Float64Array.from(x.data);
   const data = allocate("f64", source.length);
-  for (let start = 0; start < data.length; start += width) write(source.subarray(start, start + width), data.subarray(start, start + width));
+  for (let start = 0; start < data.length; start += width)
+    write(source.subarray(start, start + width), data.subarray(start, start + width));
   return tensor("f64", x.shape, data);
 };
 
@@ -103,7 +104,10 @@ export const layerNormOp = defineOp<NormAttributes>({
     const inverse = reciprocal(sqrt(add(mean(mul(centred, centred), -1, { keep: true }), epsilon)));
     const normal = mul(centred, inverse);
     const toNormal = mul(g, scale);
-    const toX = mul(inverse, sub(sub(toNormal, mean(toNormal, -1, { keep: true })), mul(normal, mean(mul(toNormal, normal), -1, { keep: true }))));
+    const toX = mul(
+      inverse,
+      sub(sub(toNormal, mean(toNormal, -1, { keep: true })), mul(normal, mean(mul(toNormal, normal), -1, { keep: true }))),
+    );
     return [toX, sumTo(mul(g, normal), scale.shape), sumTo(g, bias.shape)];
   },
   evaluate: ([x, scale, bias], { epsilon }) =>
@@ -112,11 +116,13 @@ export const layerNormOp = defineOp<NormAttributes>({
       const spread = Math.sqrt(row.reduce((a, b) => a + (b - centre) ** 2, 0) / row.length + epsilon);
       for (let i = 0; i < row.length; i++) result[i] = ((row[i]! - centre) / spread) * scale!.data[i]! + bias!.data[i]!;
     }),
-  lower: (emit, inputs, { attributes: { epsilon } }) => emit.node("LayerNormalization", inputs, { axis: -1, epsilon: { float: epsilon } }),
+  lower: (emit, inputs, { attributes: { epsilon } }) =>
+    emit.node("LayerNormalization", inputs, { axis: -1, epsilon: { float: epsilon } }),
 });
 
 /** (x - mean) / √(variance + epsilon) · scale + bias along the last axis (arXiv 1607.06450). */
-export const layerNorm = (x: Value, scale: Value, bias: Value, epsilon: number): Value => apply(layerNormOp, [x, scale, bias], { epsilon });
+export const layerNorm = (x: Value, scale: Value, bias: Value, epsilon: number): Value =>
+  apply(layerNormOp, [x, scale, bias], { epsilon });
 
 export const rmsNormOp = defineOp<NormAttributes>({
   name: "rmsNorm",
@@ -129,7 +135,10 @@ export const rmsNormOp = defineOp<NormAttributes>({
     const inverse = reciprocal(sqrt(add(mean(mul(x, x), -1, { keep: true }), epsilon)));
     const normal = mul(x, inverse);
     const toNormal = mul(g, scale);
-    return [mul(inverse, sub(toNormal, mul(normal, mean(mul(toNormal, normal), -1, { keep: true })))), sumTo(mul(g, normal), scale.shape)];
+    return [
+      mul(inverse, sub(toNormal, mul(normal, mean(mul(toNormal, normal), -1, { keep: true })))),
+      sumTo(mul(g, normal), scale.shape),
+    ];
   },
   evaluate: ([x, scale], { epsilon }) =>
     byRows(x!, (row, result) => {
@@ -155,7 +164,10 @@ interface HeadAttributes {
 
 const chunksOf = (head: Value, chunk: number): { readonly start: number; readonly part: Value }[] => {
   const vocabulary = head.shape[0] as number;
-  return Array.from({ length: Math.ceil(vocabulary / chunk) }, (_, i) => ({ start: i * chunk, part: slice(head, 0, i * chunk, Math.min((i + 1) * chunk, vocabulary)) }));
+  return Array.from({ length: Math.ceil(vocabulary / chunk) }, (_, i) => ({
+    start: i * chunk,
+    part: slice(head, 0, i * chunk, Math.min((i + 1) * chunk, vocabulary)),
+  }));
 };
 
 /** h·W[label] for each row. */
@@ -165,10 +177,23 @@ export const linearLogProbOp = defineOp<HeadAttributes>({
   name: "linearLogProb",
   infer: ([hidden, head, labels]) => {
     needDTypes("linearLogProb", [hidden!, head!], ["f32"]);
-    const fits = hidden!.shape.length === 2 && head!.shape.length === 2 && typeof head!.shape[0] === "number" && hidden!.shape[1] === head!.shape[1];
-    if (!fits) throw shapeError("linearLogProb", "hidden [N, D] and a head [V, D] of fixed size", `${showShape(hidden!.shape)} and ${showShape(head!.shape)}`);
+    const fits =
+      hidden!.shape.length === 2 &&
+      head!.shape.length === 2 &&
+      typeof head!.shape[0] === "number" &&
+      hidden!.shape[1] === head!.shape[1];
+    if (!fits)
+      throw shapeError(
+        "linearLogProb",
+        "hidden [N, D] and a head [V, D] of fixed size",
+        `${showShape(hidden!.shape)} and ${showShape(head!.shape)}`,
+      );
     if (labels!.dtype !== "i32" || !sameShape(labels!.shape, hidden!.shape.slice(0, 1))) {
-      throw shapeError("linearLogProb", `integer labels of shape ${showShape(hidden!.shape.slice(0, 1))}`, `${labels!.dtype} ${showShape(labels!.shape)}`);
+      throw shapeError(
+        "linearLogProb",
+        `integer labels of shape ${showShape(hidden!.shape.slice(0, 1))}`,
+        `${labels!.dtype} ${showShape(labels!.shape)}`,
+      );
     }
     return { dtype: "f32", shape: labels!.shape };
   },
@@ -217,4 +242,5 @@ export const linearLogProbOp = defineOp<HeadAttributes>({
  * @param chunk  rows of the head multiplied out at a time
  * @returns log-probabilities [N], nats
  */
-export const linearLogProb = (hidden: Value, head: Value, labels: Value, chunk: number = headChunk): Value => apply(linearLogProbOp, [hidden, head, labels], { chunk });
+export const linearLogProb = (hidden: Value, head: Value, labels: Value, chunk: number = headChunk): Value =>
+  apply(linearLogProbOp, [hidden, head, labels], { chunk });

@@ -17,7 +17,12 @@ const map = (x: HostTensor, dtype: DType, f: (a: number) => number): HostTensor 
   return { dtype, shape: x.shape, data };
 };
 
-const zip = (inputs: readonly HostTensor[], shape: readonly number[], dtype: DType, f: (...xs: number[]) => number): HostTensor => {
+const zip = (
+  inputs: readonly HostTensor[],
+  shape: readonly number[],
+  dtype: DType,
+  f: (...xs: number[]) => number,
+): HostTensor => {
   const offsets = inputs.map((x) => offsetsOf(shape, broadcastStrides(x.shape, shape)));
   const data = allocate(dtype, sizeOf(shape));
   for (let i = 0; i < data.length; i++) data[i] = f(...inputs.map((x, k) => x.data[offsets[k]![i]!]!));
@@ -98,19 +103,42 @@ export const negOp = unary({ name: "neg", onnx: "Neg", f: (x) => -x, gradient: (
 export const expOp = unary({ name: "exp", onnx: "Exp", f: Math.exp, gradient: (g, _x, y) => mul(g, y) });
 export const logOp = unary({ name: "log", onnx: "Log", f: Math.log, gradient: (g, x) => div(g, x) });
 export const sqrtOp = unary({ name: "sqrt", onnx: "Sqrt", f: Math.sqrt, gradient: (g, _x, y) => div(mul(g, 0.5), y) });
-export const reciprocalOp = unary({ name: "reciprocal", onnx: "Reciprocal", f: (x) => 1 / x, gradient: (g, _x, y) => neg(mul(g, mul(y, y))) });
+export const reciprocalOp = unary({
+  name: "reciprocal",
+  onnx: "Reciprocal",
+  f: (x) => 1 / x,
+  gradient: (g, _x, y) => neg(mul(g, mul(y, y))),
+});
 export const tanhOp = unary({ name: "tanh", onnx: "Tanh", f: Math.tanh, gradient: (g, _x, y) => mul(g, sub(1, mul(y, y))) });
-export const sigmoidOp = unary({ name: "sigmoid", onnx: "Sigmoid", f: sigmoidOf, gradient: (g, _x, y) => mul(g, mul(y, sub(1, y))) });
+export const sigmoidOp = unary({
+  name: "sigmoid",
+  onnx: "Sigmoid",
+  f: sigmoidOf,
+  gradient: (g, _x, y) => mul(g, mul(y, sub(1, y))),
+});
 export const absOp = unary({ name: "abs", onnx: "Abs", f: Math.abs, gradient: (g, x) => mul(g, sign(x)) });
 export const signOp = unary({ name: "sign", onnx: "Sign", f: Math.sign, gradient: "none" });
-export const erfOp = unary({ name: "erf", onnx: "Erf", f: erfOf, gradient: (g, x) => mul(g, mul(2 / Math.sqrt(Math.PI), exp(neg(mul(x, x))))) });
-export const reluOp = unary({ name: "relu", onnx: "Relu", f: (x) => Math.max(x, 0), gradient: (g, x) => mul(g, cast(less(constant(0), x), "f32")) });
+export const erfOp = unary({
+  name: "erf",
+  onnx: "Erf",
+  f: erfOf,
+  gradient: (g, x) => mul(g, mul(2 / Math.sqrt(Math.PI), exp(neg(mul(x, x))))),
+});
+export const reluOp = unary({
+  name: "relu",
+  onnx: "Relu",
+  f: (x) => Math.max(x, 0),
+  gradient: (g, x) => mul(g, cast(less(constant(0), x), "f32")),
+});
 export const sinOp = unary({ name: "sin", onnx: "Sin", f: Math.sin, gradient: (g, x) => mul(g, cos(x)) });
 export const cosOp = unary({ name: "cos", onnx: "Cos", f: Math.cos, gradient: (g, x) => neg(mul(g, sin(x))) });
 /** The identity, through which no gradient flows. */
 export const stopGradientOp = unary({ name: "stopGradient", onnx: "Identity", f: (x) => x, gradient: "none" });
 
-const on1 = (op: Op<null>) => (x: Operand): Value => apply(op, [lift(x)], null);
+const on1 =
+  (op: Op<null>) =>
+  (x: Operand): Value =>
+    apply(op, [lift(x)], null);
 export const neg = on1(negOp);
 export const exp = on1(expOp);
 export const log = on1(logOp);
@@ -129,7 +157,12 @@ export const stopGradient = on1(stopGradientOp);
 export const addOp = binary({ name: "add", onnx: "Add", f: (a, b) => a + b, gradient: (g) => [g, g] });
 export const subOp = binary({ name: "sub", onnx: "Sub", f: (a, b) => a - b, gradient: (g) => [g, neg(g)] });
 export const mulOp = binary({ name: "mul", onnx: "Mul", f: (a, b) => a * b, gradient: (g, a, b) => [mul(g, b), mul(g, a)] });
-export const divOp = binary({ name: "div", onnx: "Div", f: (a, b) => a / b, gradient: (g, _a, b, y) => [div(g, b), neg(div(mul(g, y), b))] });
+export const divOp = binary({
+  name: "div",
+  onnx: "Div",
+  f: (a, b) => a / b,
+  gradient: (g, _a, b, y) => [div(g, b), neg(div(mul(g, y), b))],
+});
 /** At a tie the whole gradient goes to the first input. */
 export const maximumOp = binary({
   name: "maximum",
@@ -143,12 +176,35 @@ export const minimumOp = binary({
   f: Math.min,
   gradient: (g, a, b) => [mul(g, cast(lessOrEqual(a, b), "f32")), mul(g, cast(less(b, a), "f32"))],
 });
-export const equalOp = binary({ name: "equal", onnx: "Equal", f: (a, b) => Number(a === b), gradient: "none", result: "bool", operands: ["f32", "i32", "bool"] });
+export const equalOp = binary({
+  name: "equal",
+  onnx: "Equal",
+  f: (a, b) => Number(a === b),
+  gradient: "none",
+  result: "bool",
+  operands: ["f32", "i32", "bool"],
+});
 export const lessOp = binary({ name: "less", onnx: "Less", f: (a, b) => Number(a < b), gradient: "none", result: "bool" });
-export const lessOrEqualOp = binary({ name: "lessOrEqual", onnx: "LessOrEqual", f: (a, b) => Number(a <= b), gradient: "none", result: "bool" });
-export const andOp = binary({ name: "and", onnx: "And", f: (a, b) => a & b, gradient: "none", result: "bool", operands: ["bool"] });
+export const lessOrEqualOp = binary({
+  name: "lessOrEqual",
+  onnx: "LessOrEqual",
+  f: (a, b) => Number(a <= b),
+  gradient: "none",
+  result: "bool",
+});
+export const andOp = binary({
+  name: "and",
+  onnx: "And",
+  f: (a, b) => a & b,
+  gradient: "none",
+  result: "bool",
+  operands: ["bool"],
+});
 
-const on2 = (op: Op<null>) => (a: Operand, b: Operand): Value => apply(op, [lift(a), lift(b)], null);
+const on2 =
+  (op: Op<null>) =>
+  (a: Operand, b: Operand): Value =>
+    apply(op, [lift(a), lift(b)], null);
 export const add = on2(addOp);
 export const sub = on2(subOp);
 export const mul = on2(mulOp);
@@ -175,10 +231,15 @@ export const not = (x: Value): Value => apply(notOp, [x], null);
 export const whereOp = defineOp<null>({
   name: "where",
   infer: ([condition, a, b]) => {
-    if (condition!.dtype !== "bool" || a!.dtype !== b!.dtype) throw shapeError("where", "a bool and two inputs of one dtype", [condition, a, b].map((x) => x!.dtype).join(", "));
+    if (condition!.dtype !== "bool" || a!.dtype !== b!.dtype)
+      throw shapeError("where", "a bool and two inputs of one dtype", [condition, a, b].map((x) => x!.dtype).join(", "));
     return { dtype: a!.dtype, shape: broadcastShapes("where", condition!.shape, broadcastShapes("where", a!.shape, b!.shape)) };
   },
-  gradient: (g, { inputs: [condition, a, b] }) => [undefined, sumTo(where(condition!, g, 0), a!.shape), sumTo(where(condition!, 0, g), b!.shape)],
+  gradient: (g, { inputs: [condition, a, b] }) => [
+    undefined,
+    sumTo(where(condition!, g, 0), a!.shape),
+    sumTo(where(condition!, 0, g), b!.shape),
+  ],
   evaluate: ([condition, a, b], _, shape) => zip([condition!, a!, b!], shape, computed(a!.dtype), (c, x, y) => (c === 1 ? x : y)),
   lower: (emit, inputs) => emit.node("Where", inputs),
 });

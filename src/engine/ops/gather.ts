@@ -45,7 +45,8 @@ export const scatterAddRowsOp = defineOp<{ readonly rows: Axis }>({
     needDTypes("scatterAddRows", [updates!], ["f32"]);
     needIntegers("scatterAddRows", indices!);
     const depth = indices!.shape.length;
-    if (!sameShape(updates!.shape.slice(0, depth), indices!.shape)) throw shapeError("scatterAddRows", `updates that begin with ${showShape(indices!.shape)}`, showShape(updates!.shape));
+    if (!sameShape(updates!.shape.slice(0, depth), indices!.shape))
+      throw shapeError("scatterAddRows", `updates that begin with ${showShape(indices!.shape)}`, showShape(updates!.shape));
     return { dtype: "f32", shape: [rows, ...updates!.shape.slice(depth)] };
   },
   gradient: (g, { inputs: [, indices] }) => [gatherRows(g, indices!), undefined],
@@ -61,7 +62,10 @@ export const scatterAddRowsOp = defineOp<{ readonly rows: Axis }>({
   lower: (emit, [updates, indices], { shape, inputs }) => {
     const zero = emit.node("Expand", [emit.initializer(tensor("f32", [], [0])), emit.shape(shape)]);
     if (emit.device !== "cpu") {
-      const places = emit.node("Unsqueeze", [emit.node("Cast", [indices!], { to: emit.int64Type }), emit.int64([inputs[1]!.shape.length])]);
+      const places = emit.node("Unsqueeze", [
+        emit.node("Cast", [indices!], { to: emit.int64Type }),
+        emit.int64([inputs[1]!.shape.length]),
+      ]);
       return emit.node("ScatterND", [zero, places, updates!], { reduction: "add" });
     }
     // On the CPU ONNX Runtime's ScatterND adds from several threads without a lock and loses updates to equal indices
@@ -72,18 +76,23 @@ export const scatterAddRowsOp = defineOp<{ readonly rows: Axis }>({
     const row = flat ? indices! : emit.node("Reshape", [indices!, emit.int64([-1])]);
     if (width.length === 0) return emit.node("ScatterElements", [zero, row, rows], { axis: 0, reduction: "add" });
     const column = emit.node("Unsqueeze", [row, emit.int64(width.map((_, i) => i + 1))]);
-    return emit.node("ScatterElements", [zero, emit.node("Expand", [column, emit.node("Shape", [rows])]), rows], { axis: 0, reduction: "add" });
+    return emit.node("ScatterElements", [zero, emit.node("Expand", [column, emit.node("Shape", [rows])]), rows], {
+      axis: 0,
+      reduction: "add",
+    });
   },
 });
 
 /** A zero table [R, ...] with each update added to the row that its index names. */
-export const scatterAddRows = (updates: Value, indices: Value, rows: Axis): Value => apply(scatterAddRowsOp, [updates, indices], { rows });
+export const scatterAddRows = (updates: Value, indices: Value, rows: Axis): Value =>
+  apply(scatterAddRowsOp, [updates, indices], { rows });
 
 export const takeLastOp = defineOp<null>({
   name: "takeLast",
   infer: ([x, indices]) => {
     needIntegers("takeLast", indices!);
-    if (!sameShape(x!.shape.slice(0, -1), indices!.shape)) throw shapeError("takeLast", `indices of shape ${showShape(x!.shape.slice(0, -1))}`, showShape(indices!.shape));
+    if (!sameShape(x!.shape.slice(0, -1), indices!.shape))
+      throw shapeError("takeLast", `indices of shape ${showShape(x!.shape.slice(0, -1))}`, showShape(indices!.shape));
     return { dtype: x!.dtype, shape: indices!.shape };
   },
   gradient: (g, { inputs }) => {
@@ -100,7 +109,10 @@ export const takeLastOp = defineOp<null>({
   },
   lower: (emit, [x, indices], { shape }) => {
     const axis = emit.int64([shape.length]);
-    return emit.node("Squeeze", [emit.node("GatherElements", [x!, emit.node("Unsqueeze", [indices!, axis])], { axis: -1 }), axis]);
+    return emit.node("Squeeze", [
+      emit.node("GatherElements", [x!, emit.node("Unsqueeze", [indices!, axis])], { axis: -1 }),
+      axis,
+    ]);
   },
 });
 
@@ -112,7 +124,8 @@ export const putLastOp = defineOp<{ readonly width: Axis }>({
   infer: ([updates, indices], { width }) => {
     needDTypes("putLast", [updates!], ["f32"]);
     needIntegers("putLast", indices!);
-    if (!sameShape(updates!.shape, indices!.shape)) throw shapeError("putLast", `updates of shape ${showShape(indices!.shape)}`, showShape(updates!.shape));
+    if (!sameShape(updates!.shape, indices!.shape))
+      throw shapeError("putLast", `updates of shape ${showShape(indices!.shape)}`, showShape(updates!.shape));
     return { dtype: "f32", shape: [...updates!.shape, width] };
   },
   gradient: (g, { inputs: [, indices] }) => [takeLast(g, indices!), undefined],

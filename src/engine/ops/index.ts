@@ -1,5 +1,6 @@
 /** Every op. `records` is what the conformance and gradient tests go through: an op that is missing there has no test. */
 
+import type { Op } from "../graph.ts";
 import * as composite from "./composite.ts";
 import * as elementwise from "./elementwise.ts";
 import * as gather from "./gather.ts";
@@ -7,7 +8,6 @@ import * as layout from "./layout.ts";
 import * as matmul from "./matmul.ts";
 import * as reduce from "./reduce.ts";
 import * as source from "./source.ts";
-import type { Op } from "../graph.ts";
 
 export * from "./composite.ts";
 export * from "./elementwise.ts";

@@ -2,7 +2,18 @@
 
 import { allocate, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
 import { apply, defineOp, type Value } from "../graph.ts";
-import { type Axis, axisIndex, broadcastShapes, namesIn, needDTypes, plusAxes, sameShape, type Shape, shapeError, showShape } from "../shape.ts";
+import {
+  type Axis,
+  axisIndex,
+  broadcastShapes,
+  namesIn,
+  needDTypes,
+  plusAxes,
+  type Shape,
+  sameShape,
+  shapeError,
+  showShape,
+} from "../shape.ts";
 import { constant } from "./source.ts";
 
 /** Row-major strides, in elements. */
@@ -44,7 +55,12 @@ const elements = (shape: Shape): string => {
   for (const axis of shape) {
     if (typeof axis === "number") number *= axis;
     else if (axis.includes("+")) names.push(axis);
-    else for (const term of axis.split("*")) /^\d+$/.test(term) ? (number *= Number(term)) : names.push(term);
+    else {
+      for (const term of axis.split("*")) {
+        if (/^\d+$/.test(term)) number *= Number(term);
+        else names.push(term);
+      }
+    }
   }
   return [number, ...names.sort()].join("*");
 };
@@ -52,7 +68,8 @@ const elements = (shape: Shape): string => {
 export const reshapeOp = defineOp<{ readonly shape: Shape }>({
   name: "reshape",
   infer: ([x], { shape }) => {
-    if (elements(x!.shape) !== elements(shape)) throw shapeError("reshape", `as many elements as ${showShape(x!.shape)}`, showShape(shape));
+    if (elements(x!.shape) !== elements(shape))
+      throw shapeError("reshape", `as many elements as ${showShape(x!.shape)}`, showShape(shape));
     return { dtype: x!.dtype, shape };
   },
   gradient: (gradient, { inputs: [x] }) => [reshape(gradient, x!.shape)],
@@ -61,7 +78,8 @@ export const reshapeOp = defineOp<{ readonly shape: Shape }>({
     const from = inputs[0]!.shape;
     // ONNX's own notation first: 0 copies the axis at the same place, one -1 is worked out. Else every symbolic axis is computed.
     const sizes = shape.map((axis, i) => (typeof axis === "number" ? axis : axis === from[i] ? 0 : -1));
-    if (sizes.filter((size) => size === -1).length <= 1 && !shape.includes(0)) return emit.node("Reshape", [x!, emit.int64(sizes)]);
+    if (sizes.filter((size) => size === -1).length <= 1 && !shape.includes(0))
+      return emit.node("Reshape", [x!, emit.int64(sizes)]);
     return emit.node("Reshape", [x!, emit.shape(shape)], { allowzero: 1 });
   },
 });
@@ -71,7 +89,8 @@ export const reshape = (x: Value, shape: Shape): Value => (sameShape(x.shape, sh
 export const expandOp = defineOp<{ readonly shape: Shape }>({
   name: "expand",
   infer: ([x], { shape }) => {
-    if (!sameShape(broadcastShapes("expand", x!.shape, shape), shape)) throw shapeError("expand", showShape(shape), showShape(x!.shape));
+    if (!sameShape(broadcastShapes("expand", x!.shape, shape), shape))
+      throw shapeError("expand", showShape(shape), showShape(x!.shape));
     return { dtype: x!.dtype, shape };
   },
   gradient: (gradient, { inputs: [x] }) => [sumTo(gradient, x!.shape)],
@@ -93,7 +112,13 @@ export interface ReduceAttributes {
 export const inferReduced = (shape: Shape, { axes, keep }: ReduceAttributes): Shape => reducedShape(shape, axes, keep);
 
 /** Folds the elements that fall on one result; `fold` gets the running value (starting at `start`) and the next element. */
-export const reduceHost = (x: HostTensor, { axes }: ReduceAttributes, shape: readonly number[], start: number, fold: (a: number, b: number) => number): HostTensor => {
+export const reduceHost = (
+  x: HostTensor,
+  { axes }: ReduceAttributes,
+  shape: readonly number[],
+  start: number,
+  fold: (a: number, b: number) => number,
+): HostTensor => {
   const kept = reducedShape(x.shape, axes, true) as number[];
   const targets = offsetsOf(x.shape, broadcastStrides(kept, x.shape));
   const data = new Float64Array(sizeOf(shape)).fill(start);
@@ -111,9 +136,12 @@ export const sumOp = defineOp<ReduceAttributes>({
     needDTypes("sum", [x!], ["f32", "i32"]);
     return { dtype: x!.dtype, shape: inferReduced(x!.shape, attributes) };
   },
-  gradient: (gradient, { inputs: [x], attributes: { axes } }) => [expand(reshape(gradient, reducedShape(x!.shape, axes, true)), x!.shape)],
+  gradient: (gradient, { inputs: [x], attributes: { axes } }) => [
+    expand(reshape(gradient, reducedShape(x!.shape, axes, true)), x!.shape),
+  ],
   evaluate: ([x], attributes, shape) => reduceHost(x!, attributes, shape, 0, (a, b) => a + b),
-  lower: (emit, [x], { attributes: { axes, keep } }) => emit.node("ReduceSum", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
+  lower: (emit, [x], { attributes: { axes, keep } }) =>
+    emit.node("ReduceSum", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
 });
 
 /** Sum over axes (all of them when none are named). */
@@ -138,10 +166,22 @@ export const transposeOp = defineOp<{ readonly permutation: readonly number[] }>
     }
     return { dtype: x!.dtype, shape: permutation.map((axis) => x!.shape[axis]!) };
   },
-  gradient: (gradient, { attributes: { permutation } }) => [transpose(gradient, permutation.map((_, i) => permutation.indexOf(i)))],
+  gradient: (gradient, { attributes: { permutation } }) => [
+    transpose(
+      gradient,
+      permutation.map((_, i) => permutation.indexOf(i)),
+    ),
+  ],
   evaluate: ([x], { permutation }, shape) => {
     const strides = stridesOf(x!.shape);
-    return pick(x!, shape, offsetsOf(shape, permutation.map((axis) => strides[axis]!)));
+    return pick(
+      x!,
+      shape,
+      offsetsOf(
+        shape,
+        permutation.map((axis) => strides[axis]!),
+      ),
+    );
   },
   lower: (emit, [x], { attributes: { permutation } }) => emit.node("Transpose", [x!], { perm: [...permutation] }),
 });
@@ -154,8 +194,10 @@ export const concatOp = defineOp<{ readonly axis: number }>({
   infer: (inputs, { axis }) => {
     const [first] = inputs;
     for (const other of inputs) {
-      const fits = other.shape.length === first!.shape.length && other.shape.every((size, i) => i === axis || size === first!.shape[i]);
-      if (!fits || other.dtype !== first!.dtype) throw shapeError("concat", `the shape ${showShape(first!.shape)} but for axis ${axis}`, showShape(other.shape));
+      const fits =
+        other.shape.length === first!.shape.length && other.shape.every((size, i) => i === axis || size === first!.shape[i]);
+      if (!fits || other.dtype !== first!.dtype)
+        throw shapeError("concat", `the shape ${showShape(first!.shape)} but for axis ${axis}`, showShape(other.shape));
     }
     const total = inputs.map((x) => x.shape[axis]!).reduce(plusAxes);
     return { dtype: first!.dtype, shape: first!.shape.map((size, i) => (i === axis ? total : size)) };
@@ -164,7 +206,8 @@ export const concatOp = defineOp<{ readonly axis: number }>({
     let start = 0;
     return inputs.map((x) => {
       const size = x.shape[axis]!;
-      if (typeof size !== "number") throw shapeError("concat", "fixed sizes along the axis, to be differentiated", showShape(x.shape));
+      if (typeof size !== "number")
+        throw shapeError("concat", "fixed sizes along the axis, to be differentiated", showShape(x.shape));
       const part = slice(gradient, axis, start, start + size);
       start += size;
       return part;
@@ -200,20 +243,28 @@ export const sliceOp = defineOp<RangeAttributes>({
   name: "slice",
   infer: ([x], { axis, start, end }) => {
     const size = x!.shape[axis]!;
-    if (start < 0 || end < start || (typeof size === "number" && end > size)) throw shapeError("slice", `a range within axis ${axis} of ${showShape(x!.shape)}`, `${start}..${end}`);
+    if (start < 0 || end < start || (typeof size === "number" && end > size))
+      throw shapeError("slice", `a range within axis ${axis} of ${showShape(x!.shape)}`, `${start}..${end}`);
     return { dtype: x!.dtype, shape: x!.shape.map((old, i) => (i === axis ? end - start : old)) };
   },
   gradient: (gradient, { inputs: [x], attributes: { axis, start, end } }) => {
     const size = x!.shape[axis]!;
-    if (typeof size !== "number") throw shapeError("slice", "a fixed size along the axis, to be differentiated", showShape(x!.shape));
+    if (typeof size !== "number")
+      throw shapeError("slice", "a fixed size along the axis, to be differentiated", showShape(x!.shape));
     return [pad(gradient, axis, start, size - end)];
   },
   evaluate: ([x], { axis, start, end }, shape) => {
-    if (end > x!.shape[axis]!) throw shapeError("slice", `a range within axis ${axis} of ${showShape(x!.shape)}`, `${start}..${end}`);
+    if (end > x!.shape[axis]!)
+      throw shapeError("slice", `a range within axis ${axis} of ${showShape(x!.shape)}`, `${start}..${end}`);
     const strides = stridesOf(x!.shape);
-    return pick(x!, shape, offsetsOf(shape, strides).map((offset) => offset + start * strides[axis]!));
+    return pick(
+      x!,
+      shape,
+      offsetsOf(shape, strides).map((offset) => offset + start * strides[axis]!),
+    );
   },
-  lower: (emit, [x], { attributes: { axis, start, end } }) => emit.node("Slice", [x!, emit.int64([start]), emit.int64([end]), emit.int64([axis])]),
+  lower: (emit, [x], { attributes: { axis, start, end } }) =>
+    emit.node("Slice", [x!, emit.int64([start]), emit.int64([end]), emit.int64([axis])]),
 });
 
 /** x[start .. end - 1] along an axis. */
@@ -230,7 +281,8 @@ export const padOp = defineOp<{ readonly axis: number; readonly before: number; 
   },
   gradient: (gradient, { inputs: [x], attributes: { axis, before } }) => {
     const size = x!.shape[axis]!;
-    if (typeof size !== "number") throw shapeError("pad", "a fixed size along the axis, to be differentiated", showShape(x!.shape));
+    if (typeof size !== "number")
+      throw shapeError("pad", "a fixed size along the axis, to be differentiated", showShape(x!.shape));
     return [slice(gradient, axis, before, before + size)];
   },
   evaluate: ([x], { axis, before }, shape) => {
@@ -260,7 +312,9 @@ export const countOp = defineOp<{ readonly axes: readonly Axis[] }>({
   lower: (emit, _inputs, { inputs: [x], attributes: { axes } }) => {
     const sizes = axes.map((axis) => x!.shape[axis as number]!);
     const fixed = sizes.filter((size) => typeof size === "number").reduce((total, size) => total * size, 1);
-    const product = sizes.filter((size) => namesIn(size).length > 0).reduce<string>((name, size) => emit.node("Mul", [name, emit.axis(size)]), emit.int64([fixed]));
+    const product = sizes
+      .filter((size) => namesIn(size).length > 0)
+      .reduce<string>((name, size) => emit.node("Mul", [name, emit.axis(size)]), emit.int64([fixed]));
     return emit.node("Cast", [emit.node("Squeeze", [product])], { to: emit.type("f32") });
   },
 });
@@ -268,5 +322,7 @@ export const countOp = defineOp<{ readonly axes: readonly Axis[] }>({
 /** How many elements x has along the axes, as a float scalar. */
 export const count = (x: Value, axes: readonly number[]): Value => {
   const sizes = axes.map((axis) => x.shape[axis]!);
-  return sizes.every((size) => typeof size === "number") ? constant(sizes.reduce((product, size) => product * size, 1)) : apply(countOp, [x], { axes });
+  return sizes.every((size) => typeof size === "number")
+    ? constant(sizes.reduce((product, size) => product * size, 1))
+    : apply(countOp, [x], { axes });
 };

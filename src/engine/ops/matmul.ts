@@ -21,7 +21,8 @@ const multiply = (
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) {
       let total = result[i * columns + j]!;
-      for (let k = 0; k < inner; k++) total += a[transposeA ? k * rows + i : i * inner + k]! * b[transposeB ? j * inner + k : k * columns + j]!;
+      for (let k = 0; k < inner; k++)
+        total += a[transposeA ? k * rows + i : i * inner + k]! * b[transposeB ? j * inner + k : k * columns + j]!;
       result[i * columns + j] = total;
     }
   }
@@ -34,9 +35,15 @@ export const matmulOp = defineOp<Transposes>({
     const rank = a!.shape.length;
     const batch = a!.shape.slice(0, -2);
     const [rows, innerA] = transposeA ? [a!.shape[rank - 1]!, a!.shape[rank - 2]!] : [a!.shape[rank - 2]!, a!.shape[rank - 1]!];
-    const [innerB, columns] = transposeB ? [b!.shape[rank - 1]!, b!.shape[rank - 2]!] : [b!.shape[rank - 2]!, b!.shape[rank - 1]!];
+    const [innerB, columns] = transposeB
+      ? [b!.shape[rank - 1]!, b!.shape[rank - 2]!]
+      : [b!.shape[rank - 2]!, b!.shape[rank - 1]!];
     if (rank < 2 || b!.shape.length !== rank || innerA !== innerB || !sameShape(batch, b!.shape.slice(0, -2))) {
-      throw shapeError("matmul", "equal batch axes and matching inner axes", `${showShape(a!.shape)}${transposeA ? "ᵀ" : ""} and ${showShape(b!.shape)}${transposeB ? "ᵀ" : ""}`);
+      throw shapeError(
+        "matmul",
+        "equal batch axes and matching inner axes",
+        `${showShape(a!.shape)}${transposeA ? "ᵀ" : ""} and ${showShape(b!.shape)}${transposeB ? "ᵀ" : ""}`,
+      );
     }
     return { dtype: "f32", shape: [...batch, rows, columns] };
   },
@@ -66,11 +73,19 @@ export const matmulOp = defineOp<Transposes>({
   lower: (emit, inputs, { inputs: [a], attributes: { transposeA, transposeB } }) => {
     if (!transposeA && !transposeB) return emit.node("MatMul", inputs);
     if (emit.device === "cpu" || emit.device === "cuda") {
-      return emit.node("FusedMatMul", inputs, { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 }, { domain: "com.microsoft" });
+      return emit.node(
+        "FusedMatMul",
+        inputs,
+        { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 },
+        { domain: "com.microsoft" },
+      );
     }
     const swapped = a!.shape.map((_, i) => i);
     swapped.splice(-2, 2, swapped.length - 1, swapped.length - 2);
-    return emit.node("MatMul", inputs.map((x, i) => (i === 0 ? transposeA : transposeB) ? emit.node("Transpose", [x], { perm: swapped }) : x));
+    return emit.node(
+      "MatMul",
+      inputs.map((x, i) => ((i === 0 ? transposeA : transposeB) ? emit.node("Transpose", [x], { perm: swapped }) : x)),
+    );
   },
 });
 
@@ -83,17 +98,28 @@ export const gemmOp = defineOp<Transposes>({
   infer: (inputs, { transposeA, transposeB }) => {
     needDTypes("gemm", inputs, ["f32"]);
     const [a, b, bias] = inputs;
-    if (a!.shape.length !== 2 || b!.shape.length !== 2) throw shapeError("gemm", "two matrices", `${showShape(a!.shape)} and ${showShape(b!.shape)}`);
+    if (a!.shape.length !== 2 || b!.shape.length !== 2)
+      throw shapeError("gemm", "two matrices", `${showShape(a!.shape)} and ${showShape(b!.shape)}`);
     const [rows, innerA] = transposeA ? [a!.shape[1]!, a!.shape[0]!] : [a!.shape[0]!, a!.shape[1]!];
     const [innerB, columns] = transposeB ? [b!.shape[1]!, b!.shape[0]!] : [b!.shape[0]!, b!.shape[1]!];
-    if (innerA !== innerB) throw shapeError("gemm", "matching inner axes", `${showShape(a!.shape)}${transposeA ? "ᵀ" : ""} and ${showShape(b!.shape)}${transposeB ? "ᵀ" : ""}`);
-    if (bias !== undefined && !sameShape(bias.shape, [columns])) throw shapeError("gemm", `a bias of shape ${showShape([columns])}`, showShape(bias.shape));
+    if (innerA !== innerB)
+      throw shapeError(
+        "gemm",
+        "matching inner axes",
+        `${showShape(a!.shape)}${transposeA ? "ᵀ" : ""} and ${showShape(b!.shape)}${transposeB ? "ᵀ" : ""}`,
+      );
+    if (bias !== undefined && !sameShape(bias.shape, [columns]))
+      throw shapeError("gemm", `a bias of shape ${showShape([columns])}`, showShape(bias.shape));
     return { dtype: "f32", shape: [rows, columns] };
   },
   gradient: (g, { inputs, attributes: { transposeA, transposeB } }) => {
     const [a, b, bias] = inputs as [Value, Value, Value | undefined];
-    const toA = transposeA ? gemm(b, g, undefined, { transposeA: transposeB, transposeB: true }) : gemm(g, b, undefined, { transposeB: !transposeB });
-    const toB = transposeB ? gemm(g, a, undefined, { transposeA: true, transposeB: transposeA }) : gemm(a, g, undefined, { transposeA: !transposeA });
+    const toA = transposeA
+      ? gemm(b, g, undefined, { transposeA: transposeB, transposeB: true })
+      : gemm(g, b, undefined, { transposeB: !transposeB });
+    const toB = transposeB
+      ? gemm(g, a, undefined, { transposeA: true, transposeB: transposeA })
+      : gemm(a, g, undefined, { transposeA: !transposeA });
     return bias === undefined ? [toA, toB] : [toA, toB, sum(g, 0)];
   },
   evaluate: ([a, b, bias], attributes, shape) => {
@@ -104,9 +130,13 @@ export const gemmOp = defineOp<Transposes>({
     multiply(data, a!.data, b!.data, [rows, inner, columns], attributes);
     return tensor("f64", shape, data);
   },
-  lower: (emit, inputs, { attributes: { transposeA, transposeB } }) => emit.node("Gemm", inputs, { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 }),
+  lower: (emit, inputs, { attributes: { transposeA, transposeB } }) =>
+    emit.node("Gemm", inputs, { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 }),
 });
 
 /** op(a) op(b) + bias for two matrices: a linear layer in one kernel. */
 export const gemm = (a: Value, b: Value, bias?: Value, options: Partial<Transposes> = {}): Value =>
-  apply(gemmOp, bias === undefined ? [a, b] : [a, b, bias], { transposeA: options.transposeA ?? false, transposeB: options.transposeB ?? false });
+  apply(gemmOp, bias === undefined ? [a, b] : [a, b, bias], {
+    transposeA: options.transposeA ?? false,
+    transposeB: options.transposeB ?? false,
+  });

@@ -3,7 +3,7 @@
 import { allocate, type HostTensor, tensor } from "../../base/tensor.ts";
 import { apply, defineOp, type Op, type TypeOf, type Value } from "../graph.ts";
 import { needDTypes, shapeError } from "../shape.ts";
-import { cast, div, equal, exp, log, mul, add, stopGradient, sub } from "./elementwise.ts";
+import { add, cast, div, equal, exp, log, mul, stopGradient, sub } from "./elementwise.ts";
 import { count, expand, inferReduced, normalizeAxes, type ReduceAttributes, reduceHost, reshape, sum } from "./layout.ts";
 
 export const maxOp = defineOp<ReduceAttributes>({
@@ -21,7 +21,8 @@ export const maxOp = defineOp<ReduceAttributes>({
     return [mul(hits, div(reshape(g, kept), sum(hits, axes, { keep: true })))];
   },
   evaluate: ([x], attributes, shape) => reduceHost(x!, attributes, shape, Number.NEGATIVE_INFINITY, Math.max),
-  lower: (emit, [x], { attributes: { axes, keep } }) => emit.node("ReduceMax", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
+  lower: (emit, [x], { attributes: { axes, keep } }) =>
+    emit.node("ReduceMax", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
 });
 
 interface ReduceOptions {
@@ -51,9 +52,14 @@ export const meanOp = defineOp<ReduceAttributes>({
   evaluate: ([x], attributes, shape) => {
     const total = reduceHost(x!, attributes, shape, 0, (a, b) => a + b);
     const n = attributes.axes.reduce((product, axis) => product * x!.shape[axis]!, 1);
-    return tensor("f64", shape, (total.data as Float64Array).map((value) => value / n));
+    return tensor(
+      "f64",
+      shape,
+      (total.data as Float64Array).map((value) => value / n),
+    );
   },
-  lower: (emit, [x], { attributes: { axes, keep } }) => emit.node("ReduceMean", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
+  lower: (emit, [x], { attributes: { axes, keep } }) =>
+    emit.node("ReduceMean", [x!, emit.int64(axes)], { keepdims: keep ? 1 : 0 }),
 });
 
 /** Mean over axes. */
@@ -78,7 +84,14 @@ export const argMaxOp = defineOp<null>({
   },
   gradient: "none",
   evaluate: ([x], _, shape) => {
-    const result = tensor("i32", shape, allocate("i32", shape.reduce((a, b) => a * b, 1)));
+    const result = tensor(
+      "i32",
+      shape,
+      allocate(
+        "i32",
+        shape.reduce((a, b) => a * b, 1),
+      ),
+    );
     forRows(x!, (start, width, row) => {
       let best = 0;
       for (let i = 1; i < width; i++) if (x!.data[start + i]! > x!.data[start + best]!) best = i;
@@ -111,11 +124,13 @@ export const cumulativeSumOp = defineOp<{ readonly reverse: boolean }>({
     });
     return { dtype: x!.dtype, shape: x!.shape, data };
   },
-  lower: (emit, [x], { attributes: { reverse } }) => emit.node("CumSum", [x!, emit.initializer(tensor("i32", [], [-1]))], { reverse: reverse ? 1 : 0 }),
+  lower: (emit, [x], { attributes: { reverse } }) =>
+    emit.node("CumSum", [x!, emit.initializer(tensor("i32", [], [-1]))], { reverse: reverse ? 1 : 0 }),
 });
 
 /** Running sum along the last axis, the element itself included. */
-export const cumulativeSum = (x: Value, options: { readonly reverse?: boolean } = {}): Value => apply(cumulativeSumOp, [x], { reverse: options.reverse ?? false });
+export const cumulativeSum = (x: Value, options: { readonly reverse?: boolean } = {}): Value =>
+  apply(cumulativeSumOp, [x], { reverse: options.reverse ?? false });
 
 export const sortDescendingOp = defineOp<null>({
   name: "sortDescending",
@@ -126,10 +141,16 @@ export const sortDescendingOp = defineOp<null>({
   gradient: "none",
   evaluate: ([x]) => {
     const data = x!.data.slice();
-    forRows(x!, (start, width) => data.subarray(start, start + width).sort().reverse());
+    forRows(x!, (start, width) =>
+      data
+        .subarray(start, start + width)
+        .sort()
+        .reverse(),
+    );
     return { dtype: x!.dtype, shape: x!.shape, data };
   },
-  lower: (emit, [x], { shape }) => emit.node("TopK", [x!, emit.shape(shape.slice(-1))], { axis: -1, largest: 1, sorted: 1 }, { outputs: 2 }),
+  lower: (emit, [x], { shape }) =>
+    emit.node("TopK", [x!, emit.shape(shape.slice(-1))], { axis: -1, largest: 1, sorted: 1 }, { outputs: 2 }),
 });
 
 /** The values of the last axis, largest first. */

@@ -21,7 +21,8 @@ export const inputOp = defineOp<InputAttributes>({
 });
 
 /** A value given at run time. Its plain axis names are bound by the tensor that is passed. */
-export const input = (name: string, dtype: DType, shape: Shape): Value<InputAttributes> => apply(inputOp, [], { name, dtype, shape });
+export const input = (name: string, dtype: DType, shape: Shape): Value<InputAttributes> =>
+  apply(inputOp, [], { name, dtype, shape });
 
 export const isInput = (value: Value): value is Value<InputAttributes> => value.op === (inputOp as unknown);
 
@@ -38,7 +39,8 @@ export const constantOp = defineOp<ConstantAttributes>({
 });
 
 /** A constant tensor; a number makes a float scalar (kept in float64 until it is lowered). */
-export const constant = (value: number | HostTensor): Value => apply(constantOp, [], { tensor: typeof value === "number" ? tensor("f64", [], [value]) : value });
+export const constant = (value: number | HostTensor): Value =>
+  apply(constantOp, [], { tensor: typeof value === "number" ? tensor("f64", [], [value]) : value });
 
 export const isConstant = (value: Value): value is Value<ConstantAttributes> => value.op === (constantOp as unknown);
 
@@ -50,9 +52,21 @@ export const iotaOp = defineOp<{ readonly axis: Axis }>({
   name: "iota",
   infer: (_, { axis }) => ({ dtype: "i32", shape: [axis] }),
   gradient: "none",
-  evaluate: (_inputs, _attributes, shape) => tensor("i32", shape, Int32Array.from({ length: shape[0]! }, (_, i) => i)),
+  evaluate: (_inputs, _attributes, shape) =>
+    tensor(
+      "i32",
+      shape,
+      Int32Array.from({ length: shape[0]! }, (_, i) => i),
+    ),
   lower: (emit, _inputs, { attributes: { axis } }) => {
-    if (typeof axis === "number") return emit.initializer(tensor("i32", [axis], Int32Array.from({ length: axis }, (_, i) => i)));
+    if (typeof axis === "number")
+      return emit.initializer(
+        tensor(
+          "i32",
+          [axis],
+          Int32Array.from({ length: axis }, (_, i) => i),
+        ),
+      );
     const limit = emit.node("Cast", [emit.node("Squeeze", [emit.axis(axis)])], { to: emit.type("i32") });
     return emit.node("Range", [emit.initializer(tensor("i32", [], [0])), limit, emit.initializer(tensor("i32", [], [1]))]);
   },

@@ -32,7 +32,15 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
       logSeverityLevel: 4,
       ...(options.threads ? { intraOpNumThreads: options.threads } : {}),
     }).catch((error: unknown) => {
-      throw runtimeError({ where: "cpu", expected: "ONNX Runtime to accept the graph", got: messageOf(error), fix: "report it with the model's config.json" }, error);
+      throw runtimeError(
+        {
+          where: "cpu",
+          expected: "ONNX Runtime to accept the graph",
+          got: messageOf(error),
+          fix: "report it with the model's config.json",
+        },
+        error,
+      );
     });
     return {
       run: async (inputs) => {
@@ -43,9 +51,19 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
           feeds[name] = toOrt("read" in held ? await held.read() : held);
         }
         const results = await session.run(feeds).catch((error: unknown) => {
-          throw runtimeError({ where: "cpu", expected: "ONNX Runtime to run the graph", got: messageOf(error), fix: "check the values of the inputs" }, error);
+          throw runtimeError(
+            {
+              where: "cpu",
+              expected: "ONNX Runtime to run the graph",
+              got: messageOf(error),
+              fix: "check the values of the inputs",
+            },
+            error,
+          );
         });
-        return Object.fromEntries(Object.keys(graph.outputs).map((name) => [name, onHost(fromOrt(results[outputName(name)] as Tensor))]));
+        return Object.fromEntries(
+          Object.keys(graph.outputs).map((name) => [name, onHost(fromOrt(results[outputName(name)] as Tensor))]),
+        );
       },
       dispose: () => session.release(),
     };
@@ -56,5 +74,10 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
 export const openDevice = (name: DeviceName, options: { readonly threads?: number } = {}): Device => {
   if (name === "cpu") return cpuDevice(options);
   if (name === "reference") return referenceDevice;
-  throw usageError({ where: `device ${name}`, expected: "cpu or reference", got: name, fix: "GPU devices are not in this version yet; use device: cpu" });
+  throw usageError({
+    where: `device ${name}`,
+    expected: "cpu or reference",
+    got: name,
+    fix: "GPU devices are not in this version yet; use device: cpu",
+  });
 };
