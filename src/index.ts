@@ -16,14 +16,16 @@ export { evaluate } from "./engine/evaluate.ts";
 export { apply, defineOp, type Emitter, type Graph, type Op, type TypeOf, type Value } from "./engine/graph.ts";
 export { onnxModel } from "./engine/onnx/model.ts";
 export * as ops from "./engine/ops/index.ts";
-export { type CompileOptions, type Device, type DeviceName, type DeviceTensor, type Program, readAll } from "./engine/runtime/device.ts";
+export {
+  type CompileOptions,
+  type Device,
+  type DeviceName,
+  type DeviceTensor,
+  type Program,
+  readAll,
+} from "./engine/runtime/device.ts";
 export { referenceDevice } from "./engine/runtime/reference.ts";
 export type { Axis, Shape } from "./engine/shape.ts";
-
-// --- optim
-export { type AdamOptions, type AdamState, createOptimizer, type DeviceTensors, type Optimizer, zerosOn } from "./optim/adam.ts";
-export { learningRateAt, type Schedule } from "./optim/schedule.ts";
-
 // --- models: architectures, weights and tokenizers in Hugging Face's formats
 export type { Parameters } from "./models/architecture.ts";
 export { type CausalModel, createCausalModel, type SequenceModel } from "./models/causal-model.ts";
@@ -34,60 +36,9 @@ export { createTabularModel } from "./models/tabular.ts";
 export { createTokenizer, type Tokenizer } from "./models/tokenizer.ts";
 export { type TokenizerTraining, trainByteLevelBpe } from "./models/tokenizer-training.ts";
 export { readSafetensors, type Safetensors, safetensorsParts, type WeightDType } from "./models/weights/safetensors.ts";
-
-// --- sampling: drawing sequences, and the log-probability of given ones
-export { createGenerator, type Generator, type GeneratorOptions, type Sampling, samplingOf } from "./sampling/generate.ts";
-export { createScorer, forceRows, microBatches, type Scorer, type Scores as SequenceScores, type TeacherForcing, teacherForcing } from "./sampling/log-prob.ts";
-export { type Samples, type Sequence, sequencesOf } from "./sampling/samples.ts";
-
-// --- targets: features, energy-based models, their fit, and how far a policy is from them
-export {
-  clampTarget,
-  entropy,
-  importanceRatios,
-  jsTargetPolicy,
-  jsTargetProposal,
-  klPolicyBase,
-  klProposalMinusPolicy,
-  klTargetPolicy,
-  klTargetProposal,
-  type PolicyScores,
-  perplexity,
-  type Ratios,
-  type Scores,
-  tvTargetPolicy,
-  tvTargetProposal,
-} from "./targets/divergence.ts";
-export { type HardConstraint, logWeights, type Target, type TargetSpec } from "./targets/ebm.ts";
-export { createFeature, type Feature, type FeatureMatrix, type FeatureSpec, featureMatrix, momentEstimates } from "./targets/feature.ts";
-export { type FitOptions, type FitReport, type FittedTarget, fitTarget } from "./targets/fit.ts";
-export {
-  effectiveSampleSize,
-  emptyPartition,
-  logPartition,
-  type PartitionEstimate,
-  type PartitionState,
-  partitionEstimate,
-  updatePartition,
-} from "./targets/partition.ts";
-export { distinct } from "./targets/text-metrics.ts";
-
-// --- tuners: state and samples in, state and report out
-export {
-  advantage,
-  type Baseline,
-  createDpgTuner,
-  type DpgMethod,
-  type DpgReport,
-  type DpgTuner,
-  dpgObjective,
-  type PolicyState,
-  type ScoredSamples,
-} from "./tuners/dpg.ts";
-export { likelihoodObjective } from "./tuners/likelihood.ts";
-export { decideProposal, type ProposalCriterion, type ProposalDecision } from "./tuners/proposal.ts";
-export { createTraining, type Objective, type SequenceValues, type Training } from "./tuners/training.ts";
-
+// --- optim
+export { type AdamOptions, type AdamState, createOptimizer, type DeviceTensors, type Optimizer, zerosOn } from "./optim/adam.ts";
+export { learningRateAt, type Schedule } from "./optim/schedule.ts";
 // --- run: configs, and what the command line's verbs do
 export {
   configHash,
@@ -109,3 +60,68 @@ export type { Evaluation, StepMetrics, Summary } from "./run/metrics.ts";
 export { type PretrainReport, pretrain } from "./run/pretrain.ts";
 export { type TuneResult, tune } from "./run/tune.ts";
 export { packageVersion } from "./run/versions.ts";
+// --- sampling: drawing sequences, and the log-probability of given ones
+export { createGenerator, type Generator, type GeneratorOptions, type Sampling, samplingOf } from "./sampling/generate.ts";
+export {
+  createScorer,
+  forceRows,
+  microBatches,
+  type Scorer,
+  type Scores as SequenceScores,
+  type TeacherForcing,
+  teacherForcing,
+} from "./sampling/log-prob.ts";
+export { type Samples, type Sequence, sequencesOf } from "./sampling/samples.ts";
+// --- targets: features, energy-based models, their fit, and how far a policy is from them
+export {
+  clampTarget,
+  entropy,
+  importanceRatios,
+  jsTargetPolicy,
+  jsTargetProposal,
+  klPolicyBase,
+  klProposalMinusPolicy,
+  klTargetPolicy,
+  klTargetProposal,
+  type PolicyScores,
+  perplexity,
+  type Ratios,
+  type Scores,
+  tvTargetPolicy,
+  tvTargetProposal,
+} from "./targets/divergence.ts";
+export { type HardConstraint, logWeights, type Target, type TargetSpec } from "./targets/ebm.ts";
+export {
+  createFeature,
+  type Feature,
+  type FeatureMatrix,
+  type FeatureSpec,
+  featureMatrix,
+  momentEstimates,
+} from "./targets/feature.ts";
+export { type FitOptions, type FitReport, type FittedTarget, fitTarget } from "./targets/fit.ts";
+export {
+  effectiveSampleSize,
+  emptyPartition,
+  logPartition,
+  type PartitionEstimate,
+  type PartitionState,
+  partitionEstimate,
+  updatePartition,
+} from "./targets/partition.ts";
+export { distinct } from "./targets/text-metrics.ts";
+// --- tuners: state and samples in, state and report out
+export {
+  advantage,
+  type Baseline,
+  createDpgTuner,
+  type DpgMethod,
+  type DpgReport,
+  type DpgTuner,
+  dpgObjective,
+  type PolicyState,
+  type ScoredSamples,
+} from "./tuners/dpg.ts";
+export { likelihoodObjective } from "./tuners/likelihood.ts";
+export { decideProposal, type ProposalCriterion, type ProposalDecision } from "./tuners/proposal.ts";
+export { createTraining, type Objective, type SequenceValues, type Training } from "./tuners/training.ts";

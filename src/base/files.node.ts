@@ -10,20 +10,23 @@ const hints: Readonly<Record<string, readonly [expected: string, fix: string]>> 
   EACCES: ["permission to use it", "check who owns it and its mode"],
   EPERM: ["permission to use it", "check who owns it and its mode"],
   EROFS: ["a file system that can be written", "choose another --out directory"],
-  ENOSPC: ["free space on the disk", "free some space and run again with --resume; what was written before is intact"],
-  EDQUOT: ["free space in the quota", "free some space and run again with --resume; what was written before is intact"],
+  ENOSPC: [
+    "free space on the disk",
+    "free some and run again; what was written before is intact, and tune goes on from there with --resume",
+  ],
+  EDQUOT: [
+    "free space in the quota",
+    "free some and run again; what was written before is intact, and tune goes on from there with --resume",
+  ],
+  EEXIST: ["a directory, or nothing", "a file is in the way: choose another path, or move the file"],
   EISDIR: ["a file", "name a file, not a directory"],
   ENOTDIR: ["a directory", "check the path"],
   EMFILE: ["a free file handle", "raise the limit on open files (ulimit -n)"],
 };
 
 const complain = (path: string, error: unknown): TiltError => {
-  const code = (error as { code?: string }).code ?? "";
-  const [expected, fix] = hints[code] ?? ["to use it", "see the system's message"];
-  return runtimeError(
-    { where: path, expected, got: code === "" ? messageOf(error) : `${code} (${messageOf(error)})`, fix },
-    error,
-  );
+  const [expected, fix] = hints[(error as { code?: string }).code ?? ""] ?? ["to use it", "see the system's message"];
+  return runtimeError({ where: path, expected, got: messageOf(error), fix }, error);
 };
 
 const guarded = async <T>(path: string, action: () => Promise<T>): Promise<T> => {
@@ -36,6 +39,19 @@ const guarded = async <T>(path: string, action: () => Promise<T>): Promise<T> =>
 
 const encoder = new TextEncoder();
 let temporaries = 0;
+
+const isDirectory = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isDirectory() === true;
+
+/** As mkdir -p: from the nearest directory that exists downwards. Node's recursive mkdir never returns where a parent takes no children (/proc/x/y, Node 20). */
+const makeDirectory = async (path: string): Promise<void> => {
+  if (await isDirectory(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) await makeDirectory(parent);
+  await mkdir(path).catch(async (error: unknown) => {
+    // Somebody else may have made it in between.
+    if (!(await isDirectory(path))) throw error;
+  });
+};
 
 const readRange = (path: string, offset: number, length: number): Promise<Uint8Array> =>
   guarded(path, async () => {
@@ -74,7 +90,7 @@ export const nodeFiles: Files = {
   write: (path, parts) =>
     guarded(path, async () => {
       const chunks = typeof parts === "string" ? [encoder.encode(parts)] : parts instanceof Uint8Array ? [parts] : parts;
-      await mkdir(dirname(path), { recursive: true });
+      await makeDirectory(dirname(path));
       const temporary = `${path}.${process.pid}-${temporaries++}.tmp`;
       try {
         const handle = await open(temporary, "w");
@@ -102,7 +118,7 @@ export const nodeFiles: Files = {
       }
     }),
   truncate: (path, size) => guarded(path, () => truncate(path, size)),
-  makeDirectory: (path) => guarded(path, async () => void (await mkdir(path, { recursive: true }))),
+  makeDirectory: (path) => guarded(path, () => makeDirectory(path)),
   rename: (from, to) => guarded(to, () => rename(from, to)),
   remove: (path) => guarded(path, () => rm(path, { recursive: true, force: true })),
 };

@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { Command, type CommanderError } from "commander";
 import { messageOf, TiltError, usageError } from "../base/errors.ts";
 import { nodeFiles } from "../base/files.node.ts";
+import { printable } from "./format.ts";
 import { runs } from "./runs.ts";
 import { Interrupted, type Io, interruptedCode } from "./session.ts";
 import { demoVerb } from "./verbs/demo.ts";
@@ -93,12 +94,12 @@ const exitCodeOf = (error: unknown, io: Io, debug: boolean): number => {
     return exitCodeOf(translated(error), io, debug);
   }
   if (debug) io.stderr.write(`${stackOf(error)}\n`);
-  else if (error instanceof TiltError) io.stderr.write(`tiltlm: ${error.message.replace(/\s*\n\s*/g, " ")}\n`);
   else {
-    const message = messageOf(error).replace(/\s*\n\s*/g, " ");
-    io.stderr.write(
-      `tiltlm: unexpected: expected no such error, got ${message}; run again with --debug and report what it shows\n`,
-    );
+    const message =
+      error instanceof TiltError
+        ? error.message
+        : `unexpected: expected no such error, got ${messageOf(error)}; run again with --debug and report what it shows`;
+    io.stderr.write(`tiltlm: ${printable(message)}\n`); // it may quote a file, which may hold anything
   }
   return error instanceof TiltError && error.kind === "usage" ? 2 : 1;
 };

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { TiltError } from "../base/errors.ts";
+import { editDistance, nearest } from "../base/suggestion.ts";
 import {
   configDifferences,
   configHash,
@@ -10,7 +11,6 @@ import {
   parseRunConfig,
   plainConfig,
 } from "./config.ts";
-import { editDistance, nearest } from "./config-problems.ts";
 
 const smallest = { base: "./a", features: { lily: { kind: "word", word: "Lily" } }, target: { moments: { lily: 0.05 } } };
 const problem = (input: unknown, parse: (input: unknown, where: string) => unknown = parseRunConfig): string => {

@@ -14,7 +14,7 @@ import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { fitFrom } from "./fit.ts";
 import type { Evaluation, FitReport } from "./metrics.ts";
-import { openSetup, type Setup, using } from "./setup.ts";
+import { openSetup, type Setup, using, withProbabilities } from "./setup.ts";
 
 /** The measures, without what only a run knows: step, samples so far, seconds. */
 export type Measures = Omit<Evaluation, "kind" | "step" | "samples" | "seconds">;
@@ -29,7 +29,10 @@ export interface Measured {
   readonly drawn: number;
 }
 
-/** Measures a model of the base's architecture. Divergences always rest on the full softmax; texts and moments on the nucleus that is asked for. */
+/**
+ * Measures a model of the base's architecture. Divergences always rest on the full softmax; texts and moments on the nucleus that is asked for.
+ * @throws TiltError (runtime) for a model that gives no probabilities, or no text that the target allows
+ */
 export const measureModel = async (
   setup: Setup,
   target: Target,
@@ -41,9 +44,10 @@ export const measureModel = async (
   const draws = topP < 1 ? 2 : 1;
   return inPhase(context, `evaluating the ${model}`, count * (draws + 1), "texts", async (progress) => {
     const key = setup.keyFor("evaluate");
-    const samples = await using(setup.generatorOf(weights), (generator) =>
+    const drawn = await using(setup.generatorOf(weights), (generator) =>
       generator.generate({ count, key, onProgress: progress }),
     );
+    const samples = withProbabilities(drawn, `evaluation of the ${model}`);
     const shown =
       topP < 1
         ? await using(setup.generatorOf(weights, samplingOf(1, topP)), (generator) =>

@@ -7,7 +7,7 @@ import { emptyPartition, type PartitionState, updatePartition } from "../targets
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import type { FitReport } from "./metrics.ts";
-import { openSetup, type Setup, using } from "./setup.ts";
+import { openSetup, type Setup, using, withProbabilities } from "./setup.ts";
 
 export interface Fit extends FittedTarget {
   /** Z as the samples of the fit estimate it, to be pooled with what training draws. */
@@ -24,7 +24,7 @@ export const fitFrom = async (setup: Setup, context: RunContext): Promise<Fit> =
       generator.generate({ count, key: setup.keyFor("fit"), onProgress }),
     ),
   );
-  const matrix = await setup.measure(samples);
+  const matrix = await setup.measure(withProbabilities(samples, config.base));
   const fitted = fitTarget(matrix, config.target);
   context.onEvent({ type: "fit", report: fitted.report });
   return { ...fitted, samples, partition: updatePartition(emptyPartition, logWeights(fitted.target, matrix)) };

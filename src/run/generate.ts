@@ -10,7 +10,7 @@ import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts"
 import { createGenerator, samplingOf } from "../sampling/generate.ts";
 import { createScorer, forceRows } from "../sampling/log-prob.ts";
 import { inPhase, type RunContext } from "./context.ts";
-import { using } from "./setup.ts";
+import { roomAfter, using, withProbabilities } from "./setup.ts";
 
 export interface SampleOptions {
   readonly count: number;
@@ -42,14 +42,14 @@ export const sampleTexts = async (model: string, options: SampleOptions, context
   const generator = createGenerator(context.openDevice(options.device), createCausalModel(directory.config), directory.weights, {
     sampling: samplingOf(temperature, topP),
     prompt,
-    maxTokens: Math.min(maxTokens, Math.max(1, directory.config.contextLength - prompt.length + 1)),
+    maxTokens: Math.min(maxTokens, roomAfter(prompt, directory.config.contextLength, "prompt")),
     endIds: directory.endIds,
     tokenizer: directory.tokenizer,
   });
   const samples = await inPhase(context, "sampling", count, "texts", (onProgress) =>
     using(generator, (held) => held.generate({ count, key: keyOf(seed, "sample"), onProgress })),
   );
-  return samples.texts.map((text, b) => ({
+  return withProbabilities(samples, model).texts.map((text, b) => ({
     text,
     ids: Array.from(samples.ids.subarray(b * samples.maxTokens, b * samples.maxTokens + samples.lengths[b]!)),
     logProb: samples.logProbs[b]!,
@@ -99,7 +99,7 @@ const idsOf = (line: string, where: string, { tokenizer, startId, config }: Mode
     throw usageError({
       where,
       expected: '"text" (a string) or "ids" (a list)',
-      got: Object.keys(given ?? {}).join(", ") || "neither",
+      got: line.slice(0, 60),
       fix: "give one of them",
     });
   return [startId, ...tokenizer.encode(text)];
@@ -140,7 +140,12 @@ export async function* scoreFile(
       const scores = await scorer.scoreForced(batch);
       for (const [b, ids] of group.entries()) {
         const tokenLogProbs = Array.from(scores.subarray(b * batch.length, b * batch.length + ids.length - 1));
-        yield { ids, tokenLogProbs, sumLogProb: sum(tokenLogProbs) };
+        const sumLogProb = sum(tokenLogProbs);
+        if (!Number.isFinite(sumLogProb)) {
+          const fix = "its weights are damaged or have diverged: take others";
+          throw runtimeError({ where: model, expected: "a finite log-probability of every text", got: String(sumLogProb), fix });
+        }
+        yield { ids, tokenLogProbs, sumLogProb };
       }
       context.onEvent({ type: "progress", done: first + group.length });
     }

@@ -117,7 +117,7 @@ const heldOutLoss = async (
 const heldOutSample = 512;
 
 /**
- * Pretrains, and writes a Hugging Face directory to `out`, which must not exist.
+ * Pretrains, and writes a Hugging Face directory to `out`, which must not exist; after a failure nothing is left there.
  * @throws TiltError for bad data, or a loss that is not finite
  */
 export const pretrain = async (
@@ -125,8 +125,7 @@ export const pretrain = async (
   { out }: { readonly out: string },
   context: RunContext,
 ): Promise<PretrainReport> => {
-  const opened = context.clock();
-  const { files, onEvent } = context;
+  const { files } = context;
   if ((await files.info(out)) !== undefined)
     throw usageError({
       where: out,
@@ -136,7 +135,26 @@ export const pretrain = async (
     });
   const device = context.openDevice(config.device);
   const texts = await readTexts(config.data, context);
+  // Now, not after hours of training, if it cannot be made.
+  await files.makeDirectory(out);
+  try {
+    return await trainOn(texts, config, out, device, context);
+  } catch (error) {
+    await files.remove(out);
+    throw error;
+  }
+};
 
+/** The tokenizer, the training and what is written of both. */
+const trainOn = async (
+  texts: readonly string[],
+  config: PretrainConfig,
+  out: string,
+  device: Device,
+  context: RunContext,
+): Promise<PretrainReport> => {
+  const opened = context.clock();
+  const { files, onEvent } = context;
   const { vocabularySize } = config.tokenizer;
   const { tokenizerJson, tokenizerConfig } = await inPhase(
     context,
@@ -235,9 +253,13 @@ export const pretrain = async (
       }
     }
   });
-  const { natsPerToken, tokens } = await heldOutLoss(device, model, weights, heldOut);
   await trainer.dispose();
   await optimizer.dispose();
+  const { natsPerToken, tokens } = await heldOutLoss(device, model, weights, heldOut);
+  if (!Number.isFinite(natsPerToken)) {
+    const fix = "lower optimizer.learningRate or set optimizer.maxGradNorm";
+    throw runtimeError({ where: `step ${step}`, expected: "a finite held-out loss", got: String(natsPerToken), fix });
+  }
   await saveModelDirectory(
     files,
     out,

@@ -24,6 +24,8 @@ export interface RunDirectory {
   writeTarget(report: FitReport, target: Target): Promise<void>;
   /** Writes the tuned model and the summary. */
   finish(summary: Summary, weights: NamedTensors): Promise<void>;
+  /** Takes back a directory that this process made, of a run that could not begin; one that was to be resumed stays. */
+  discard(): Promise<void>;
 }
 
 const sizeOrZero = async (files: Files, path: string): Promise<number> => (await files.info(path))?.size ?? 0;
@@ -132,6 +134,9 @@ export const openRunDirectory = async (
         { dtype: "F32", card: modelCard(config, summary) },
       );
       await files.write(joinPath(out, "summary.json"), json(summary));
+    },
+    discard: async () => {
+      if (!resume) await files.remove(out);
     },
   };
 };

@@ -1,6 +1,6 @@
 /** What every verb about a target begins with: the base model, its tokenizer and device, the features, and ways to sample and to score. */
 
-import { usageError } from "../base/errors.ts";
+import { runtimeError, usageError } from "../base/errors.ts";
 import { type Key, keyOf } from "../base/random.ts";
 import type { NamedTensors } from "../base/tensor.ts";
 import type { Device } from "../engine/runtime/device.ts";
@@ -30,6 +30,31 @@ export interface Setup {
   measure(samples: Samples): Promise<FeatureMatrix>;
 }
 
+/** Tokens that a context of `contextLength` leaves for a text after its prompt. @throws TiltError (usage) when it leaves none */
+export const roomAfter = (prompt: readonly number[], contextLength: number, where: string): number => {
+  if (prompt.length > contextLength) {
+    throw usageError({
+      where,
+      expected: `at most ${contextLength} tokens with the start token, the model's context`,
+      got: String(prompt.length),
+      fix: "shorten it",
+    });
+  }
+  return contextLength - prompt.length + 1;
+};
+
+/** The samples, once it is known that their model gave them probabilities. @throws TiltError (runtime) when it gave none: its weights are no numbers */
+export const withProbabilities = (samples: Samples, where: string): Samples => {
+  const bad = samples.logProbs.find((value) => !Number.isFinite(value));
+  if (bad === undefined) return samples;
+  throw runtimeError({
+    where,
+    expected: "a finite log-probability of every text that it writes",
+    got: String(bad),
+    fix: "its weights are damaged or have diverged: take others, or train with a lower learning rate",
+  });
+};
+
 /** @throws TiltError for a base that cannot be read, or a prompt that does not fit */
 export const openSetup = async (config: RunConfig, context: Pick<RunContext, "files" | "openDevice">): Promise<Setup> => {
   const device = context.openDevice(config.device);
@@ -37,7 +62,7 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
   const model = createCausalModel(base.config);
   const prompt = [base.startId, ...base.tokenizer.encode(config.sequence.prompt)];
   const { maxTokens } = config.sequence;
-  const room = base.config.contextLength - prompt.length + 1;
+  const room = roomAfter(prompt, base.config.contextLength, "sequence.prompt");
   if (maxTokens > room) {
     throw usageError({
       where: "sequence.maxTokens",

@@ -8,6 +8,7 @@
  */
 
 import { runtimeError, usageError } from "../base/errors.ts";
+import { didYouMean } from "../base/suggestion.ts";
 import type { FeatureMatrix } from "./feature.ts";
 
 /** What a user asks for. */
@@ -33,25 +34,6 @@ export interface Target {
   /** log Z as fitted, nats. */
   readonly logZ: number;
 }
-
-/** Edits (insert, delete, replace) between two words. */
-const distance = (a: string, b: string): number => {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min(row[j]! + 1, next[j - 1]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row[b.length]!;
-};
-
-const suggestion = (name: string, known: readonly string[]): string => {
-  const [nearest] = [...known].sort((a, b) => distance(name, a) - distance(name, b));
-  const near = nearest !== undefined && distance(name, nearest) <= Math.max(2, name.length / 3);
-  return near ? `did you mean "${nearest}"?` : "define the feature or remove the moment";
-};
 
 /** A wanted moment, resolved against the features it speaks of. */
 export interface Constraint {
@@ -86,7 +68,7 @@ export const constraintsOf = (spec: TargetSpec, { names, binary }: Pick<FeatureM
         where,
         expected: `one of the features ${names.join(", ")}`,
         got: `"${name}"`,
-        fix: suggestion(name, names),
+        fix: didYouMean(name, names, "define the feature or remove the moment"),
       });
     }
     if (!Number.isFinite(moment)) {

@@ -7,7 +7,7 @@
  * Not the deterministic policy gradient, which shares the letters.
  */
 
-import { logSumExp, mean, variance } from "../base/numeric.ts";
+import { mean, variance } from "../base/numeric.ts";
 import { f32, type HostTensor, scalar } from "../base/tensor.ts";
 import type { Value } from "../engine/graph.ts";
 import { constant, exp, minimum, mul, neg, stopGradient, sub, sum } from "../engine/ops/index.ts";
@@ -16,6 +16,7 @@ import type { SequenceModel } from "../models/causal-model.ts";
 import { type AdamOptions, type AdamState, createOptimizer, type DeviceTensors, zerosOn } from "../optim/adam.ts";
 import { microBatches, teacherForcing } from "../sampling/log-prob.ts";
 import type { Samples } from "../sampling/samples.ts";
+import { effectiveSampleSize } from "../targets/partition.ts";
 import { createTraining, type Objective } from "./training.ts";
 
 export type Baseline = "none" | "z" | "z-policy-over-proposal";
@@ -115,11 +116,6 @@ export interface DpgTuner {
   dispose(): Promise<void>;
 }
 
-const effectiveSize = (logWeights: Float64Array): number => {
-  const total = logSumExp(logWeights);
-  return total === Number.NEGATIVE_INFINITY ? 0 : Math.exp(2 * total - logSumExp(logWeights.map((value) => 2 * value)));
-};
-
 const slice32 = (values: Float64Array, indices: Int32Array): HostTensor =>
   f32(
     [indices.length],
@@ -164,6 +160,7 @@ export const createDpgTuner = async (
       }
       const updated = await optimizer.update(state.weights, gradients, state.adam, learningRate);
       const limit = method.clampLogWeight ?? Number.POSITIVE_INFINITY;
+      const massless = logTarget.every((value) => value === Number.NEGATIVE_INFINITY);
       const finite = Number.isFinite(loss) && Number.isFinite(updated.gradNorm);
       return {
         state: finite ? { weights: updated.weights, adam: updated.state } : state,
@@ -174,7 +171,7 @@ export const createDpgTuner = async (
           advantageMean: mean(advantages),
           advantageMeanAbs: mean(advantages.map(Math.abs)),
           advantageVariance: variance(advantages),
-          ess: effectiveSize(logTarget.map((value, i) => value - logProbs[i]!)),
+          ess: massless ? 0 : effectiveSampleSize(logTarget.map((value, i) => value - logProbs[i]!)).value,
           clampedWeights: logTarget.filter((value, i) => Math.max(value - logZ, logPolicy[i]!) - logProbs[i]! > limit).length,
           finite,
         },

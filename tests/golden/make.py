@@ -1,5 +1,6 @@
 """Makes tiny random models as transformers saves them (tests/golden/models/<name>) and records in golden.json what PyTorch
-makes of them in float64: log-probabilities of tokens, gradients, and weights after a few steps of Adam and AdamW. Also
+makes of them in float64: log-probabilities of tokens, weights after a few steps of Adam and AdamW, and the gradient of
+the mean negative log-probability (gradient.safetensors, which is F64). Also
 schedules.json: learning rates by the schedulers of transformers.
 
     pip install torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6 && python tests/golden/make.py
@@ -18,6 +19,7 @@ import numpy
 import safetensors
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
@@ -102,6 +104,11 @@ def checksum(values):
     return float((flat * numpy.cos(numpy.arange(flat.size))).mean())
 
 
+def digits(value):
+    """To 13 significant digits, far below every tolerance."""
+    return [digits(held) for held in value] if isinstance(value, list) else float(f"{value:.13g}")
+
+
 def after_steps(model, rows, initial, options, steps=3):
     model.load_state_dict(initial)
     parameters = list(model.parameters())
@@ -124,7 +131,7 @@ def after_steps(model, rows, initial, options, steps=3):
         optimizer.step()
         losses.append(loss.item())
         norms.append(norm.item())
-    weights = {name: {"first": p.detach().flatten()[:4].tolist(), "checksum": checksum(p)} for name, p in model.named_parameters()}
+    weights = {name: {"first": digits(p.detach().flatten()[:4].tolist()), "checksum": digits(checksum(p))} for name, p in model.named_parameters()}
     model.load_state_dict(initial)
     return {"options": options, "loss": losses, "gradNorm": norms, "weights": weights}
 
@@ -177,14 +184,16 @@ for number, (name, model) in enumerate(models.items()):
     model.zero_grad()
     loss = loss_of(model, rows)
     loss.backward()
-    gradient = {key: [float(f"{g:.9g}") for g in p.grad.flatten().tolist()] for key, p in model.named_parameters()}
+    # As float64 bytes: exact, and half the size of digits.
+    save_file({key: p.grad for key, p in model.named_parameters()}, path / "gradient.safetensors")
+    for file in path.glob("*.safetensors"):
+        file.chmod(0o644)
     golden = {
         "versions": versions,
         "float32Deviation": float(f"{deviation:.2g}"),
         "rows": rows,
         "tokenLogProbs": [row.tolist() for row in log_probs],
         "loss": loss.item(),
-        "gradient": gradient,
         "optimizers": {key: after_steps(model, rows, initial, options) for key, options in optimizers.items()},
     }
     write(path / "golden.json", golden)

@@ -144,7 +144,7 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     const inputs = value.inputs.map((source) => names.get(source)!);
     const inline: Emitter["inline"] = (given, build) => {
       const stand = value.inputs.map((source, i) => input(`inline${i}`, source.dtype, source.shape));
-      stand.forEach((placeholder, i) => names.set(placeholder, given[i]!));
+      for (const [i, placeholder] of stand.entries()) names.set(placeholder, given[i]!);
       return ancestors([build(...stand)])
         .map(lower)
         .at(-1)!;
