@@ -74,7 +74,6 @@ export {
 export { type Samples, type Sequence, sequencesOf } from "./sampling/samples.ts";
 // --- targets: features, energy-based models, their fit, and how far a policy is from them
 export {
-  clampTarget,
   entropy,
   importanceRatios,
   jsTargetPolicy,

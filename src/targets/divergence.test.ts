@@ -3,7 +3,6 @@ import { createWorld, drawSequences, expectation, logProbs, randomTable } from "
 import { type Estimate, logSumExp, mean, sum, timesOrZero, variance } from "../base/numeric.ts";
 import { keyOf, streamOf } from "../base/random.ts";
 import {
-  clampTarget,
   entropy,
   jsTargetPolicy,
   jsTargetProposal,
@@ -133,14 +132,6 @@ test("perplexity is per token, so longer samples weigh more", () => {
   const spread = Math.sqrt(variance(repeated.map(({ value }) => value)));
   // As above: 4 times 3.5%.
   expect(Math.abs(mean(repeated.map(({ stdError }) => stdError)) / spread - 1)).toBeLessThan(0.14);
-});
-
-test("clamping lowers the weights above the limit, and counts them", () => {
-  const scores = { logTarget: Float64Array.of(0, 5, 9, never), logProposal: Float64Array.of(-1, -1, -1, -1) };
-  const { scores: lowered, clamped } = clampTarget(scores, 2, 1);
-  expect([...lowered.logTarget]).toEqual([0, 2, 2, never]);
-  expect(clamped).toBe(2);
-  expect(clampTarget(scores, 20)).toEqual({ scores, clamped: 0 });
 });
 
 describe("what cannot be estimated explains itself", () => {

@@ -160,21 +160,6 @@ export const klPolicyBase = (logPolicy: Float64Array, logBase: Float64Array): Es
   return meanEstimate(logPolicy.map((value, i) => value - logBase[i]!));
 };
 
-/**
- * The scores with no weight P/(Zq) above e^limit, and how many had to be lowered: heavy tails traded for a bias that is counted.
- * @param logZ given, or estimated from the same samples before clamping
- */
-export const clampTarget = <S extends Scores>(
-  scores: S,
-  limit: number,
-  logZ?: number,
-): { readonly scores: S; readonly clamped: number } => {
-  const logRatios = logRatiosOf(scores);
-  const ceiling = limit + (logZ ?? logMeanExp(logRatios));
-  const logTarget = scores.logTarget.map((value, i) => Math.min(value, ceiling + scores.logProposal[i]!));
-  return { scores: { ...scores, logTarget }, clamped: logRatios.filter((logRatio) => logRatio > ceiling).length };
-};
-
 /** Entropy of the policy from its own samples, nats per sequence. */
 export const entropy = (logPolicy: Float64Array): Estimate => {
   check("logPolicy", logPolicy, logPolicy.length);

@@ -195,6 +195,53 @@ describe("tuner", () => {
       expect(report.logPolicy).toEqual(results[0]!.report.logPolicy);
     }
   });
+  test("reports the advantages, the effective sample size and the policy's log-probabilities of the batch", async () => {
+    const tuner = await createDpgTuner(referenceDevice, tabularModelOf(world), { baseline: "z-policy-over-proposal" }, adam, 4);
+    const heard: number[] = [];
+    const { report } = await tuner.step(tuner.start(start()), batch, 0.1, (done) => heard.push(done));
+    const wanted = everything.map(
+      (n) => Math.exp(logTarget[n]! - logZ - logProposal[n]!) - Math.exp(logPolicy[n]! - logProposal[n]!),
+    );
+    const average = sum(wanted) / count;
+    // The batch goes through float32 inputs, hence 6 digits.
+    expect(report.advantageMean).toBeCloseTo(average, 6);
+    expect(report.advantageMeanAbs).toBeCloseTo(sum(wanted.map(Math.abs)) / count, 6);
+    const spread = sum(wanted.map((value) => (value - average) ** 2)) / (count - 1);
+    expect(report.advantageVariance / spread).toBeCloseTo(1, 6);
+    expect(report.loss).toBeCloseTo(-sum(wanted.map((value, n) => value * logPolicy[n]!)) / count, 6);
+    const weights = everything.map((n) => Math.exp(logTarget[n]! - logProposal[n]!));
+    expect(report.ess).toBeCloseTo(sum(weights) ** 2 / sum(weights.map((value) => value * value)), 9);
+    report.logPolicy.forEach((value, n) => {
+      expect(value).toBeCloseTo(logPolicy[n]!, 6);
+    });
+    expect(heard).toEqual([4, 8, 12, 15]);
+    expect([report.finite, report.clampedWeights]).toEqual([true, 0]);
+  });
+  test("counts the sequences whose ratios were clamped, by target or by policy", async () => {
+    const limit = 0.4;
+    const tuner = await createDpgTuner(
+      referenceDevice,
+      tabularModelOf(world),
+      { baseline: "none", clampLogWeight: limit },
+      adam,
+      4,
+    );
+    const { report } = await tuner.step(tuner.start(start()), batch, 0.1);
+    const over = (n: number) => logTarget[n]! - logZ - logProposal[n]! > limit || logPolicy[n]! - logProposal[n]! > limit;
+    expect(report.clampedWeights).toBe(everything.filter(over).length);
+    expect(report.clampedWeights).toBeGreaterThan(
+      everything.filter((n) => logTarget[n]! - logZ - logProposal[n]! > limit).length,
+    );
+    expect(report.clampedWeights).toBeLessThan(count);
+  });
+  test("a batch without any mass under the target has no effective samples, and still teaches what to avoid", async () => {
+    const tuner = await createDpgTuner(referenceDevice, tabularModelOf(world), { baseline: "z-policy-over-proposal" }, adam, 4);
+    const empty = { ...batch, logTarget: new Float64Array(count).fill(Number.NEGATIVE_INFINITY) };
+    const { report } = await tuner.step(tuner.start(start()), empty, 0.1);
+    expect(report.ess).toBe(0);
+    expect(report.advantageMean).toBeLessThan(0);
+    expect(report.gradNorm).toBeGreaterThan(0);
+  });
   test("a step whose loss is not finite leaves the state as it was and says so", async () => {
     const tuner = await createDpgTuner(referenceDevice, tabularModelOf(world), { baseline: "none" }, adam, 4);
     const state = tuner.start(start());

@@ -12,8 +12,8 @@ import { configHash, parseRunConfig, type RunConfig } from "../../src/run/config
 import { readConfig } from "../../src/run/config-file.node.ts";
 import type { RunContext } from "../../src/run/context.ts";
 import { evaluateDirectory } from "../../src/run/evaluate.ts";
-import { fit } from "../../src/run/fit.ts";
-import { type SampleOptions, sampleTexts, scoreFile } from "../../src/run/generate.ts";
+import { fit as fitTargetOf } from "../../src/run/fit.ts";
+import { type SampleOptions, type ScoredText, sampleTexts, scoreFile } from "../../src/run/generate.ts";
 import type { Evaluation, StepMetrics, Summary } from "../../src/run/metrics.ts";
 import { tune } from "../../src/run/tune.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
@@ -27,10 +27,10 @@ export default defineRun({
   features: {
     a: { kind: "regex", pattern: "a" },
     e: ({ text }) => text.includes("e"),
-    withoutO: { batch: async (sequences) => sequences.map(({ text }) => (text.includes("o") ? 0 : 1)) },
+    noDigit: { batch: async (sequences) => sequences.map(({ text }) => (/[0-9]/.test(text) ? 0 : 1)) },
     letters: { sample: ({ text }) => text.length, binary: false },
   },
-  target: { moments: { a: 0.5, e: 0, withoutO: 1 }, samples: 800 },
+  target: { moments: { a: 0.5, e: 0, noDigit: 1 }, samples: 800 },
   batch: { samples: 256, microBatch: 256 },
   optimizer: { learningRate: 4e-3, warmupSteps: 5 },
   proposal: { updateEvery: 5, samples: 128 },
@@ -80,7 +80,7 @@ const evaluationShape = {
   model: "policy",
   n: 800,
   topP: 1,
-  moments: { a: estimate, e: estimate, withoutO: estimate, letters: estimate },
+  moments: { a: estimate, e: estimate, noDigit: estimate, letters: estimate },
   ...Object.fromEntries(["klTargetPolicy", "klPolicyBase", "tvTargetPolicy", "logZ", "ess"].map((name) => [name, estimate])),
   ...Object.fromEntries(["entropy", "perplexity", "distinct1", "distinct2", "distinct3"].map((name) => [name, estimate])),
 };
@@ -95,7 +95,7 @@ const moreStepNumbers = [
 ];
 const stepShape = {
   kind: "step",
-  moments: { a: expect.any(Number), e: expect.any(Number), withoutO: expect.any(Number), letters: expect.any(Number) },
+  moments: { a: expect.any(Number), e: expect.any(Number), noDigit: expect.any(Number), letters: expect.any(Number) },
   proposalUpdated: expect.any(Boolean),
   ...Object.fromEntries([...stepNumbers, ...moreStepNumbers].map((name) => [name, expect.any(Number)])),
 };
@@ -123,10 +123,10 @@ describe("a run directory", () => {
     const target = await jsonOf("run", "target.json");
     expect(target).toMatchObject({
       samples: 800,
-      baseMoments: { a: estimate, e: estimate, withoutO: estimate, letters: estimate },
-      targetMoments: { a: 0.5, e: 0, withoutO: 1 },
+      baseMoments: { a: estimate, e: estimate, noDigit: estimate, letters: estimate },
+      targetMoments: { a: 0.5, e: 0, noDigit: 1 },
       coefficients: { a: estimate },
-      hard: { e: 0, withoutO: 1 },
+      hard: { e: 0, noDigit: 1 },
       logZ: estimate,
       ess: estimate,
       klTargetBase: estimate,
@@ -158,7 +158,7 @@ describe("a run directory", () => {
     const lines = await linesOf<Line>("run", "samples.jsonl");
     expect(lines.length).toBe(1600);
     for (const { text, features } of lines) {
-      const seen = { a: /a/, e: /e/, withoutO: /^[^o]*$/ };
+      const seen = { a: /a/, e: /e/, noDigit: /^[^0-9]*$/ };
       const counted = Object.entries(seen).map(([name, pattern]) => [name, pattern.test(text) ? 1 : 0]);
       expect(features).toEqual({ ...Object.fromEntries(counted), letters: text.length });
     }
@@ -166,7 +166,7 @@ describe("a run directory", () => {
       const of = lines.filter((line) => line.step === step);
       const mean = (pick: (line: Line) => number): number => of.reduce((total, line) => total + pick(line), 0) / of.length;
       // The same sums of 800 numbers in float64, in another order.
-      for (const name of ["a", "e", "withoutO", "letters"])
+      for (const name of ["a", "e", "noDigit", "letters"])
         expect(mean(({ features }) => features[name]!)).toBeCloseTo(moments[name]!.value, 10);
       expect(mean(({ logProb }) => -logProb)).toBeCloseTo(entropy.value, 10);
     }
@@ -178,7 +178,7 @@ describe("a run directory", () => {
     expect(await jsonOf("run", "summary.json")).toEqual(JSON.parse(JSON.stringify(summary)));
     const lines = await linesOf<Evaluation>("run", "metrics.jsonl");
     expect([summary.before, summary.after]).toEqual([lines[0], lines.at(-1)]);
-    expect(summary).toMatchObject({ steps: 50, samples: lines.at(-1)!.samples, target: { hard: { e: 0, withoutO: 1 } } });
+    expect(summary).toMatchObject({ steps: 50, samples: lines.at(-1)!.samples, target: { hard: { e: 0, noDigit: 1 } } });
   });
 });
 
@@ -186,11 +186,10 @@ describe("training", () => {
   test("brings the moments nearer, the violations down and KL(p, policy) down", () => {
     const { before, after } = summary;
     const share = ({ moments }: Evaluation, name: string): number => moments[name]!.value;
-    // With 800 texts a share near 0.1 is known to about 0.01; this run moves it from 0.11 by about 0.08.
-    expect(share(before, "e") + 1 - share(before, "withoutO")).toBeGreaterThan(0.08);
-    expect(share(after, "e") + 1 - share(after, "withoutO")).toBeLessThan(
-      0.5 * (share(before, "e") + 1 - share(before, "withoutO")),
-    );
+    const violations = (evaluation: Evaluation): number => share(evaluation, "e") + 1 - share(evaluation, "noDigit");
+    // With 800 texts a share near 0.2 is known to about 0.014.
+    expect(violations(before)).toBeGreaterThan(0.15);
+    expect(violations(after)).toBeLessThan(0.5 * violations(before));
     expect(Math.abs(share(after, "a") - 0.5)).toBeLessThan(0.5 * Math.abs(share(before, "a") - 0.5));
     expect(after.klTargetPolicy.value).toBeLessThan(0.6 * before.klTargetPolicy.value);
     expect(after.tvTargetPolicy.value).toBeLessThan(before.tvTargetPolicy.value);
@@ -216,7 +215,7 @@ describe("the tuned model", () => {
     }
     expect(tuned).toMatchObject({ config: base.config, startId: base.startId, endIds: base.endIds });
     expect(Object.keys(tuned.weights)).toEqual(Object.keys(base.weights));
-    expect(tuned.weights["wte.weight"]).not.toEqual(base.weights["wte.weight"]);
+    expect(Object.values(tuned.weights)[0]).not.toEqual(Object.values(base.weights)[0]);
     const card = await readFile(at("run", "model", "README.md"), "utf8");
     expect(card).toContain("| moment of `a` | 0.5 |");
     expect(card).not.toContain(root); // no path of this machine
@@ -233,13 +232,12 @@ describe("the tuned model", () => {
     const { klTargetPolicy, klPolicyBase, tvTargetPolicy, logZ, ess, entropy } = summary.after;
     expect(shown).toMatchObject({ topP: 0.5, n: 800, klTargetPolicy, klPolicyBase, tvTargetPolicy, logZ, ess, entropy });
     expect(shown.moments).not.toEqual(summary.after.moments);
-    expect(shown.distinct2.value).toBeLessThan(summary.after.distinct2.value);
     expect(shown.perplexity.value).toBeLessThan(summary.after.perplexity.value);
     expect(shown.samples).toBe(800 + 2 * 800);
   });
 
   test("fit alone finds the run's target", async () => {
-    expect(await jsonOf("run", "target.json")).toMatchObject(JSON.parse(JSON.stringify(await fit(config, context))));
+    expect(await jsonOf("run", "target.json")).toMatchObject(JSON.parse(JSON.stringify(await fitTargetOf(config, context))));
   });
 });
 
@@ -248,7 +246,9 @@ describe("sample and score", () => {
   const sample = (change: Partial<SampleOptions> = {}) => sampleTexts(at("base"), { ...options, ...change }, context);
   const score = async (lines: readonly unknown[]) => {
     await writeFile(at("texts.jsonl"), lines.map((line) => `${JSON.stringify(line)}\n`).join("\n"));
-    return Array.fromAsync(scoreFile(at("base"), at("texts.jsonl"), { device: "cpu" }, context));
+    const scored: ScoredText[] = [];
+    for await (const one of scoreFile(at("base"), at("texts.jsonl"), { device: "cpu" }, context)) scored.push(one);
+    return scored;
   };
 
   test("the same seed gives the same texts, another seed others, fewer are the first of more", async () => {
@@ -256,7 +256,7 @@ describe("sample and score", () => {
     expect(texts.length).toBe(40);
     expect(await sample()).toEqual(texts);
     expect(await sample({ seed: 8 })).not.toEqual(texts);
-    expect(await sample({ count: 3 })).toEqual(texts.slice(0, 3));
+    expect((await sample({ count: 3 })).map(({ ids }) => ids)).toEqual(texts.slice(0, 3).map(({ ids }) => ids));
     for (const { ids, ended } of texts) expect(ended ? ids.at(-1) === 0 : ids.length === 12).toBe(true);
     expect(new Set(texts.map(({ ended }) => ended))).toEqual(new Set([true, false]));
   });
