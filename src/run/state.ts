@@ -52,16 +52,24 @@ export const saveState = async (files: Files, root: string, state: RunState, has
   const temporary = `${path}.tmp`;
   await files.remove(temporary);
   const write = async (name: string, tensors: NamedTensors) => files.write(joinPath(temporary, name), safetensorsParts(tensors));
-  await write("policy.safetensors", await hostWeights(policy.weights));
-  await write("first.safetensors", await hostWeights(policy.adam.first));
-  await write("second.safetensors", await hostWeights(policy.adam.second));
-  if (proposal !== undefined) await write("proposal.safetensors", proposal);
-  const plain: Plain = { version, hash, adamStep: policy.adam.step, hasProposal: proposal !== undefined, ...rest };
-  await files.write(joinPath(temporary, "state.json"), `${JSON.stringify(plain, null, 1)}\n`);
+  try {
+    await write("policy.safetensors", await hostWeights(policy.weights));
+    await write("first.safetensors", await hostWeights(policy.adam.first));
+    await write("second.safetensors", await hostWeights(policy.adam.second));
+    if (proposal !== undefined) await write("proposal.safetensors", proposal);
+    const plain: Plain = { version, hash, adamStep: policy.adam.step, hasProposal: proposal !== undefined, ...rest };
+    await files.write(joinPath(temporary, "state.json"), `${JSON.stringify(plain, null, 1)}\n`);
+  } catch (error) {
+    await files.remove(temporary);
+    throw error;
+  }
   await files.remove(path);
   await files.rename(temporary, path);
-  const steps = (await files.list(root)).map(stepOf).filter((step) => step !== undefined);
+  const names = await files.list(root);
+  const steps = names.map(stepOf).filter((step) => step !== undefined);
   for (const old of steps.sort((a, b) => b - a).slice(keep)) await files.remove(joinPath(root, directoryOf(old)));
+  // What a killed process was writing.
+  for (const name of names) if (/^step-\d{6,}\.tmp$/.test(name)) await files.remove(joinPath(root, name));
   return path;
 };
 

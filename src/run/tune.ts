@@ -3,7 +3,7 @@
  * what each of these means is said elsewhere. Everything random is keyed by the step, so a resumed run continues to the bit.
  */
 
-import { runtimeError } from "../base/errors.ts";
+import { runtimeError, TiltError } from "../base/errors.ts";
 import { mean } from "../base/numeric.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
@@ -98,7 +98,11 @@ const begin = async (
   context: RunContext,
   seconds: () => number,
 ): Promise<RunState> => {
-  const fitted = await fitFrom(setup, context);
+  const fitted = await fitFrom(setup, context).catch(async (error: unknown) => {
+    // A target that cannot be had leaves nothing behind: the corrected config can go to the same place.
+    if (error instanceof TiltError) await directory.discard();
+    throw error;
+  });
   await directory.writeTarget(fitted.report, fitted.target);
   const weights = Object.fromEntries(Object.entries(setup.base.weights).map(([name, held]) => [name, setup.device.upload(held)]));
   const fresh = {

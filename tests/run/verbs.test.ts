@@ -308,6 +308,8 @@ describe("sample and score", () => {
   test("a text ends with the model's context", async () => {
     const long = await sample({ maxTokens: 1000, count: 30 });
     expect(Math.max(...long.map(({ ids }) => ids.length))).toBe(24);
+    const full = await sample({ prompt: "!".repeat(23), maxTokens: 1000 }); // a token each, and the start token
+    expect(new Set(full.map(({ ids }) => ids.length))).toEqual(new Set([1]));
   });
 });
 

@@ -9,7 +9,8 @@ import { packageVersion } from "../../src/run/versions.ts";
 
 const file = (path: string): string => readFileSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)), "utf8");
 const readme = file("README.md");
-const block = (language: string): string[] => [...readme.matchAll(new RegExp(`\`\`\`${language}\\n([^]*?)\`\`\``, "g"))].map(([, body]) => body!);
+const block = (language: string): string[] =>
+  [...readme.matchAll(new RegExp(`\`\`\`${language}\\n([^]*?)\`\`\``, "g"))].map(([, body]) => body!);
 
 test("the library example is examples/library.ts, in at most 25 lines", () => {
   const [example] = block("ts");
@@ -27,7 +28,8 @@ test("every path of its tree and every page it links to is there", () => {
   const paths = [...tree.matchAll(/^(\S+)/gm)].map(([, path]) => path!);
   const links = [...readme.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map(([, path]) => path!);
   expect(paths.length).toBeGreaterThan(10);
-  for (const path of [...paths, ...links]) expect([path, existsSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)))]).toEqual([path, true]);
+  for (const path of [...paths, ...links])
+    expect([path, existsSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)))]).toEqual([path, true]);
 });
 
 test("one version", () => {
