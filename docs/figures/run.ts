@@ -6,18 +6,20 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Estimate } from "../../src/base/numeric.ts";
-import type { Evaluation, Summary } from "../../src/run/metrics.ts";
+import type { Evaluation, StepMetrics, Summary } from "../../src/run/metrics.ts";
 
 interface Series {
   readonly label: string;
   readonly colour: string;
   readonly points: readonly (readonly [step: number, estimate: Estimate])[];
+  /** The same of each step's batch, where there is one: a thin line. */
+  readonly steps: readonly (readonly [step: number, value: number])[];
   /** Drawn as a dashed line. */
   readonly wanted?: number;
 }
 
-const colours = ["#1b6ca8", "#c8553d", "#588157", "#8e6c8a", "#b08900", "#4a4e69"];
-const [width, height] = [380, 240];
+const colours = ["#1b6ca8", "#c8553d", "#588157", "#8e6c8a", "#b08900", "#4a4e69", "#9a9a9a"];
+const [width, height] = [480, 250];
 const [left, right, top, bottom] = [44, 12, 40, 34];
 
 const panel = (title: string, x: number, steps: number, series: readonly Series[]): string => {
@@ -34,10 +36,10 @@ const panel = (title: string, x: number, steps: number, series: readonly Series[
     const value = (share * most) / 1.08;
     return `<line x1="${across(0)}" x2="${across(steps)}" y1="${number(up(value))}" y2="${number(up(value))}" stroke="#e5e5e5"/>${text([across(0) - 6, up(value) + 4], value.toFixed(2), 'text-anchor="end"')}`;
   });
-  const lines = series.map(({ colour, points, wanted }) => {
-    const path = points
-      .map(([step, { value }], i) => `${i === 0 ? "M" : "L"}${number(across(step))} ${number(up(value))}`)
-      .join("");
+  const pathOf = (points: Series["steps"]): string =>
+    points.map(([step, value], i) => `${i === 0 ? "M" : "L"}${number(across(step))} ${number(up(value))}`).join("");
+  const lines = series.map(({ colour, points, steps: thin, wanted }) => {
+    const path = pathOf(thin.length > 0 ? thin : points.map(([step, { value }]) => [step, value]));
     const bars = points.map(
       ([step, { value, stdError }]) =>
         `<line x1="${number(across(step))}" x2="${number(across(step))}" y1="${number(up(value - 2 * stdError))}" y2="${number(up(value + 2 * stdError))}" stroke="${colour}"/><circle cx="${number(across(step))}" cy="${number(up(value))}" r="2.5" fill="${colour}"/>`,
@@ -51,7 +53,7 @@ const panel = (title: string, x: number, steps: number, series: readonly Series[
   let key = x + left;
   const legend = series.map(({ label, colour }) => {
     const drawn = `<rect x="${number(key)}" y="24" width="10" height="3" fill="${colour}"/>${text([key + 14, 29], label)}`;
-    key += 26 + 6.2 * label.length;
+    key += 26 + 5.8 * label.length;
     return drawn;
   });
   return [
@@ -66,11 +68,17 @@ const panel = (title: string, x: number, steps: number, series: readonly Series[
 
 const [directory, out] = process.argv.slice(2);
 if (directory === undefined || out === undefined) throw new Error("usage: run.ts RUN_DIRECTORY OUT.svg");
-const evaluations = readFileSync(join(directory, "metrics.jsonl"), "utf8")
+const records = readFileSync(join(directory, "metrics.jsonl"), "utf8")
   .trimEnd()
   .split("\n")
-  .map((line) => JSON.parse(line) as { readonly kind: string })
-  .filter((line): line is Evaluation => line.kind === "evaluation");
+  .map((line) => JSON.parse(line) as Evaluation | StepMetrics);
+const evaluations = records.filter((record) => record.kind === "evaluation");
+/** One value of each step's batch; step n's batch was drawn and scored before its update, so it stands at n - 1. */
+const perStep = (take: (metrics: StepMetrics) => number | undefined): Series["steps"] =>
+  records.flatMap((record) => {
+    const value = record.kind === "step" ? take(record) : undefined;
+    return value === undefined ? [] : [[record.step - 1, value] as const];
+  });
 const { target, steps } = JSON.parse(readFileSync(join(directory, "summary.json"), "utf8")) as Summary;
 const over = (take: (evaluation: Evaluation) => Estimate): Series["points"] =>
   evaluations.map((evaluation) => [evaluation.step, take(evaluation)]);
@@ -80,18 +88,30 @@ const moments = Object.keys(evaluations[0]!.moments).map((name, i): Series => {
     label: name,
     colour: colours[i % colours.length]!,
     points: over(({ moments: all }) => all[name]!),
+    steps: perStep(({ moments: all }) => all[name]),
     ...(wanted === undefined ? {} : { wanted }),
   };
 });
 const divergences: readonly Series[] = [
-  { label: "KL(p, π)", colour: colours[0]!, points: over(({ klTargetPolicy }) => klTargetPolicy) },
-  { label: "KL(π, a)", colour: colours[1]!, points: over(({ klPolicyBase }) => klPolicyBase), wanted: target.klTargetBase.value },
+  {
+    label: "KL(p, π)",
+    colour: colours[0]!,
+    points: over(({ klTargetPolicy }) => klTargetPolicy),
+    steps: perStep(({ klTargetPolicy }) => klTargetPolicy),
+  },
+  {
+    label: "KL(π, a)",
+    colour: colours[1]!,
+    points: over(({ klPolicyBase }) => klPolicyBase),
+    steps: [],
+    wanted: target.klTargetBase.value,
+  },
 ];
 writeFileSync(
   out,
   `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${2 * width} ${height}" font-family="system-ui, sans-serif" font-size="11" fill="#333">
 <rect width="100%" height="100%" fill="white"/>
-${panel("moments (dashed: wanted)", 0, steps, moments)}
+${panel("moments (lines: proposal, points: policy, dashed: wanted)", 0, steps, moments)}
 ${panel("nats per text (dashed: KL(p, a))", width, steps, divergences)}
 </svg>
 `,
