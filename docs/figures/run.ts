@@ -110,6 +110,7 @@ const divergences: readonly Series[] = [
 writeFileSync(
   out,
   `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${2 * width} ${height}" font-family="system-ui, sans-serif" font-size="11" fill="#333">
+<title>How moments and divergences moved over ${steps} steps</title>
 <rect width="100%" height="100%" fill="white"/>
 ${panel("moments (lines: proposal, points: policy, dashed: wanted)", 0, steps, moments)}
 ${panel("nats per text (dashed: KL(p, a))", width, steps, divergences)}

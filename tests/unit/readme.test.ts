@@ -9,8 +9,9 @@ import { packageVersion } from "../../src/run/versions.ts";
 
 const file = (path: string): string => readFileSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)), "utf8");
 const readme = file("README.md");
+/** Bodies of the fenced blocks of a language, "" for those that name none. */
 const block = (language: string): string[] =>
-  [...readme.matchAll(new RegExp(`\`\`\`${language}\\n([^]*?)\`\`\``, "g"))].map(([, body]) => body!);
+  [...readme.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].flatMap(([, name, body]) => (name === language ? [body!] : []));
 
 test("the library example is examples/library.ts, in at most 25 lines", () => {
   const [example] = block("ts");
