@@ -52,3 +52,7 @@ export const scalar = (value: number): HostTensor<"f32"> => tensor("f32", [], Fl
 
 /** Named weights of a model; the names are those of its Hugging Face file. */
 export type NamedTensors = Readonly<Record<string, HostTensor<"f32">>>;
+
+/** The same record with `prefix.` before each name: how weights, gradients and moments are told apart among a graph's inputs. */
+export const prefixed = <T>(prefix: string, record: Readonly<Record<string, T>>): Record<string, T> =>
+  Object.fromEntries(Object.entries(record).map(([name, value]) => [`${prefix}.${name}`, value]));

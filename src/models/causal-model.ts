@@ -4,6 +4,7 @@
  */
 
 import { usageError } from "../base/errors.ts";
+import { prefixed } from "../base/tensor.ts";
 import type { Value } from "../engine/graph.ts";
 import { add, gemm, input, iota, linearLogProb, reshape } from "../engine/ops/index.ts";
 import { type Axis, timesAxes } from "../engine/shape.ts";
@@ -104,5 +105,4 @@ export const parameterInputs = (model: SequenceModel): Record<string, Value> =>
   Object.fromEntries(Object.entries(model.parameterShapes).map(([name, shape]) => [name, input(`weight.${name}`, "f32", shape)]));
 
 /** The same record under its graph input names. */
-export const underInputNames = <T>(record: Readonly<Record<string, T>>): Record<string, T> =>
-  Object.fromEntries(Object.entries(record).map(([name, value]) => [`weight.${name}`, value]));
+export const underInputNames = <T>(record: Readonly<Record<string, T>>): Record<string, T> => prefixed("weight", record);

@@ -3,7 +3,7 @@
  * weights, gradients and moments go in, new weights and moments come out, wherever they are kept. docs/math.md (Adam).
  */
 
-import { f32, type HostTensor, scalar, zeros } from "../base/tensor.ts";
+import { f32, type HostTensor, prefixed, scalar, zeros } from "../base/tensor.ts";
 import type { Graph, Value } from "../engine/graph.ts";
 import { add, div, input, maximum, minimum, mul, sqrt, sub, sum } from "../engine/ops/index.ts";
 import type { Device, DeviceTensor } from "../engine/runtime/device.ts";
@@ -80,9 +80,6 @@ export interface Optimizer {
   ): Promise<{ weights: DeviceTensors; state: AdamState; gradNorm: number }>;
   dispose(): Promise<void>;
 }
-
-const prefixed = (prefix: string, tensors: DeviceTensors): Record<string, DeviceTensor> =>
-  Object.fromEntries(Object.entries(tensors).map(([name, held]) => [`${prefix}.${name}`, held]));
 
 /** All-zero device tensors of the given shapes. */
 export const zerosOn = (device: Device, shapes: Shapes): DeviceTensors =>

@@ -6,7 +6,7 @@ import { loadModelDirectory } from "../models/directory.ts";
 import { samplingOf } from "../sampling/generate.ts";
 import type { Samples } from "../sampling/samples.ts";
 import { entropy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
-import { logWeights, type Target } from "../targets/ebm.ts";
+import { hasMass, logWeights, type Target } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { effectiveSampleSize, logPartition } from "../targets/partition.ts";
 import { distinct } from "../targets/text-metrics.ts";
@@ -64,7 +64,7 @@ export const measureModel = async (
     const logPolicy = samples.logProbs;
     const scores = { logTarget, logProposal: logPolicy, logPolicy };
     const logRatios = logTarget.map((value, i) => value - logPolicy[i]!);
-    if (logRatios.every((value) => value === Number.NEGATIVE_INFINITY)) {
+    if (!hasMass(logRatios)) {
       throw runtimeError({
         where: `evaluation of the ${model}`,
         expected: "at least one text with P(x) > 0",

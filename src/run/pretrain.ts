@@ -4,7 +4,7 @@ import { runtimeError, usageError } from "../base/errors.ts";
 import { joinPath, readText } from "../base/files.ts";
 import { keyOf, permutation, streamOf } from "../base/random.ts";
 import { scalar } from "../base/tensor.ts";
-import type { Device } from "../engine/runtime/device.ts";
+import { type Device, uploadAll } from "../engine/runtime/device.ts";
 import { type CausalModel, createCausalModel } from "../models/causal-model.ts";
 import { hfConfigOf, type ModelConfig } from "../models/config.ts";
 import { saveModelDirectory } from "../models/directory.ts";
@@ -194,7 +194,7 @@ const trainOn = async (
   const trainer = await createTraining(device, model, likelihoodObjective);
   const optimizer = await createOptimizer(device, model.parameterShapes, config.optimizer);
   const initial = initialWeights(modelConfig, keyOf(config.seed, "weights"));
-  let weights: DeviceTensors = Object.fromEntries(Object.entries(initial).map(([name, held]) => [name, device.upload(held)]));
+  let weights: DeviceTensors = uploadAll(device, initial);
   let adam = optimizer.start();
   let step = 0;
   let epochOrder = new Int32Array();

@@ -3,7 +3,7 @@
 import { runtimeError } from "../base/errors.ts";
 import { type Files, joinPath, readText } from "../base/files.ts";
 import type { NamedTensors } from "../base/tensor.ts";
-import { type Device, readAll } from "../engine/runtime/device.ts";
+import { type Device, readAll, uploadAll } from "../engine/runtime/device.ts";
 import { readSafetensors, safetensorsParts } from "../models/weights/safetensors.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 import type { Target } from "../targets/ebm.ts";
@@ -109,8 +109,7 @@ export const loadState = async (files: Files, root: string, hash: string, device
       fix: "resume with the config it was started with, or choose another --out",
     });
   const read = async (name: string): Promise<NamedTensors> => (await readSafetensors(files, joinPath(path, name))).tensors;
-  const upload = async (name: string): Promise<DeviceTensors> =>
-    Object.fromEntries(Object.entries(await read(name)).map(([weight, held]) => [weight, device.upload(held)]));
+  const upload = async (name: string): Promise<DeviceTensors> => uploadAll(device, await read(name));
   const { version: _v, hash: _h, adamStep, hasProposal, ...rest } = plain;
   return {
     ...rest,

@@ -5,12 +5,13 @@
 
 import { runtimeError, TiltError } from "../base/errors.ts";
 import { mean } from "../base/numeric.ts";
+import { uploadAll } from "../engine/runtime/device.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
 import type { Scorer } from "../sampling/log-prob.ts";
 import type { Samples } from "../sampling/samples.ts";
 import { klTargetPolicy, klTargetProposal } from "../targets/divergence.ts";
-import { logWeights } from "../targets/ebm.ts";
+import { hasMass, logWeights } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix } from "../targets/feature.ts";
 import { partitionEstimate, updatePartition } from "../targets/partition.ts";
 import { createDpgTuner, type DpgTuner } from "../tuners/dpg.ts";
@@ -67,7 +68,7 @@ const batchDivergences = (
   { logTarget, samples }: Draw,
   logPolicy: Float64Array,
 ): { klTargetPolicy?: number; klTargetProposal?: number } => {
-  if (logTarget.every((value) => value === Number.NEGATIVE_INFINITY)) return {};
+  if (!hasMass(logTarget)) return {};
   const scores = { logTarget, logProposal: samples.logProbs, logPolicy };
   return { klTargetPolicy: klTargetPolicy(scores).value, klTargetProposal: klTargetProposal(scores).value };
 };
@@ -104,7 +105,7 @@ const begin = async (
     throw error;
   });
   await directory.writeTarget(fitted.report, fitted.target);
-  const weights = Object.fromEntries(Object.entries(setup.base.weights).map(([name, held]) => [name, setup.device.upload(held)]));
+  const weights = uploadAll(setup.device, setup.base.weights);
   const fresh = {
     step: 0,
     samples: setup.config.target.samples,
@@ -225,7 +226,7 @@ export const tune = async (
         samples: learned.samples + check.samples.count,
         partition: updatePartition(learned.partition, logRatios(check)),
       };
-      if (check.logTarget.some((value) => value > Number.NEGATIVE_INFINITY)) {
+      if (hasMass(check.logTarget)) {
         proposalUpdated = decideProposal(config.proposal.criterion, {
           logTarget: check.logTarget,
           logProposal: check.samples.logProbs,

@@ -14,6 +14,7 @@
 
 import { runtimeError } from "../base/errors.ts";
 import { type Estimate, logMeanExp, mean, meanEstimate, sum, timesOrZero } from "../base/numeric.ts";
+import { hasMass } from "./ebm.ts";
 
 /** What is known of n samples x ~ q, each [n] nats. */
 export interface Scores {
@@ -50,7 +51,7 @@ const logRatiosOf = ({ logTarget, logProposal }: Scores): Float64Array => {
       "score samples with the model that drew them",
     );
   }
-  if (logTarget.every((value) => value === Number.NEGATIVE_INFINITY)) {
+  if (!hasMass(logTarget)) {
     const fix = "draw more samples, or start from a proposal that meets the hard constraints more often";
     throw complain("at least one sample with P(x) > 0", `none in ${n}`, fix);
   }

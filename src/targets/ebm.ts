@@ -11,6 +11,9 @@ import { runtimeError, usageError } from "../base/errors.ts";
 import { didYouMean } from "../base/suggestion.ts";
 import type { FeatureMatrix } from "./feature.ts";
 
+/** Whether any of the log-masses is of a sequence with P(x) > 0; estimates of Z and of divergences need one. */
+export const hasMass = (logMasses: Float64Array): boolean => !logMasses.every((value) => value === Number.NEGATIVE_INFINITY);
+
 /** What a user asks for. */
 export interface TargetSpec {
   /** Wanted expectation of each named feature. */

@@ -16,6 +16,7 @@ import type { SequenceModel } from "../models/causal-model.ts";
 import { type AdamOptions, type AdamState, createOptimizer, type DeviceTensors, zerosOn } from "../optim/adam.ts";
 import { microBatches, teacherForcing } from "../sampling/log-prob.ts";
 import type { Samples } from "../sampling/samples.ts";
+import { hasMass } from "../targets/ebm.ts";
 import { effectiveSampleSize } from "../targets/partition.ts";
 import { createTraining, type Objective } from "./training.ts";
 
@@ -160,7 +161,6 @@ export const createDpgTuner = async (
       }
       const updated = await optimizer.update(state.weights, gradients, state.adam, learningRate);
       const limit = method.clampLogWeight ?? Number.POSITIVE_INFINITY;
-      const massless = logTarget.every((value) => value === Number.NEGATIVE_INFINITY);
       const finite = Number.isFinite(loss) && Number.isFinite(updated.gradNorm);
       return {
         state: finite ? { weights: updated.weights, adam: updated.state } : state,
@@ -171,7 +171,7 @@ export const createDpgTuner = async (
           advantageMean: mean(advantages),
           advantageMeanAbs: mean(advantages.map(Math.abs)),
           advantageVariance: variance(advantages),
-          ess: massless ? 0 : effectiveSampleSize(logTarget.map((value, i) => value - logProbs[i]!)).value,
+          ess: hasMass(logTarget) ? effectiveSampleSize(logTarget.map((value, i) => value - logProbs[i]!)).value : 0,
           clampedWeights: logTarget.filter((value, i) => Math.max(value - logZ, logPolicy[i]!) - logProbs[i]! > limit).length,
           finite,
         },

@@ -3,11 +3,11 @@
  * An objective is data: which numbers it needs of each sequence, and how they make a loss. Weights and gradients go in and come out as device tensors.
  */
 
-import { f32, type HostTensor } from "../base/tensor.ts";
+import { f32, type HostTensor, prefixed } from "../base/tensor.ts";
 import { gradients } from "../engine/autodiff.ts";
 import type { Graph, TypeOf, Value } from "../engine/graph.ts";
 import { add, input, mul, sum } from "../engine/ops/index.ts";
-import { type Device, type DeviceTensor, readAll } from "../engine/runtime/device.ts";
+import { type Device, readAll } from "../engine/runtime/device.ts";
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 import type { TeacherForcing } from "../sampling/log-prob.ts";
@@ -75,17 +75,14 @@ export interface Training {
   dispose(): Promise<void>;
 }
 
-const withPrefix = (prefix: string, tensors: DeviceTensors): Record<string, DeviceTensor> =>
-  Object.fromEntries(Object.entries(tensors).map(([name, held]) => [`${prefix}.${name}`, held]));
-
 export const createTraining = async (device: Device, model: SequenceModel, objective: Objective): Promise<Training> => {
   const program = await device.compile(trainingGraph(model, objective));
   const names = Object.keys(model.parameterShapes);
   return {
     accumulate: async (weights, sofar, batch, inputs) => {
       const result = await program.run({
-        ...withPrefix("weight", weights),
-        ...withPrefix("gradient", sofar),
+        ...underInputNames(weights),
+        ...prefixed("gradient", sofar),
         tokens: batch.tokens,
         labels: batch.labels,
         mask: f32([batch.count, batch.length], batch.mask),

@@ -46,3 +46,7 @@ export const onHost = (tensor: HostTensor): DeviceTensor => ({
 /** Reads several named tensors. */
 export const readAll = async (tensors: Readonly<Record<string, DeviceTensor>>): Promise<Record<string, HostTensor>> =>
   Object.fromEntries(await Promise.all(Object.entries(tensors).map(async ([name, held]) => [name, await held.read()] as const)));
+
+/** Puts several named tensors on a device. */
+export const uploadAll = (device: Device, tensors: Readonly<Record<string, HostTensor>>): Record<string, DeviceTensor> =>
+  Object.fromEntries(Object.entries(tensors).map(([name, held]) => [name, device.upload(held)]));
