@@ -17,13 +17,21 @@ import { llama } from "./llama.ts";
 /** Anything that gives sequences a log-probability as a graph: a language model, or a table in an exact test. */
 export interface SequenceModel {
   readonly parameterShapes: Readonly<Record<string, readonly number[]>>;
+  /** D, the width of a state. */
+  readonly width: number;
+  /**
+   * What the model knows after the tokens up to each place: what its own head reads, and any other head may.
+   * @param tokens what the model reads [B, T], integers
+   * @returns [B, T, D]
+   */
+  states(parameters: Parameters, tokens: Value): Value;
   /**
    * log-probability of each label after the tokens up to its place.
-   * @param tokens what the model reads [B, T], integers
+   * @param states of those tokens [B, T, D]
    * @param labels what comes next at each place [B, T], integers
    * @returns [B, T] nats
    */
-  tokenLogProbs(parameters: Parameters, tokens: Value, labels: Value): Value;
+  tokenLogProbs(parameters: Parameters, states: Value, labels: Value): Value;
 }
 
 /** One decoding step as values. */
@@ -79,12 +87,18 @@ export const createCausalModel = (config: ModelConfig): CausalModel => {
     config,
     parameterShapes: parameterShapes(config),
     cacheShape: ["B", config.keyValueHeads, "C", config.headWidth],
-    tokenLogProbs: (parameters, tokens, labels) => {
+    width: config.width,
+    states: (parameters, tokens) => {
       const [batch, length] = tokens.shape as [Axis, Axis];
-      const flat = timesAxes([batch, length]);
-      const embedded = reshape(architecture.embed(parameters, tokens, iota(length)), [flat, config.width]);
-      const hidden = runLayers(config, architecture, parameters, embedded, fullAttention(config, batch, length));
-      return reshape(linearLogProb(hidden, architecture.head(parameters), reshape(labels, [flat])), tokens.shape);
+      const embedded = architecture.embed(parameters, tokens, iota(length));
+      const flat = reshape(embedded, [timesAxes([batch, length]), config.width]);
+      const hidden = runLayers(config, architecture, parameters, flat, fullAttention(config, batch, length));
+      return reshape(hidden, [batch, length, config.width]);
+    },
+    tokenLogProbs: (parameters, states, labels) => {
+      const flat = timesAxes(labels.shape);
+      const hidden = reshape(states, [flat, config.width]);
+      return reshape(linearLogProb(hidden, architecture.head(parameters), reshape(labels, [flat])), labels.shape);
     },
     decode: (parameters, tokens, position, caches) => {
       const rows: LayerCache[] = [];

@@ -3,9 +3,21 @@
  * For tests and for reading; rows are numbered like the digits of a number in base V, shorter prefixes first.
  */
 
-import type { Value } from "../engine/graph.ts";
-import { add, cast, gatherRows, iota, logSoftmax, matmul, reshape, table, takeLast, transpose } from "../engine/ops/index.ts";
-import type { Parameters } from "./architecture.ts";
+import {
+  add,
+  cast,
+  equal,
+  gatherRows,
+  gemm,
+  iota,
+  logSoftmax,
+  matmul,
+  reshape,
+  table,
+  takeLast,
+  transpose,
+} from "../engine/ops/index.ts";
+import { timesAxes } from "../engine/shape.ts";
 import type { SequenceModel } from "./causal-model.ts";
 
 /** Number of prefixes shorter than `length` tokens over V tokens: 1 + V + V² + ... */
@@ -24,24 +36,30 @@ export const prefixRow = (prefix: ArrayLike<number>, vocabulary: number): number
 
 /**
  * A tabular model of sequences of at most `maxTokens` tokens. It reads [start, x_1, ..., x_{T-1}] like any other model:
- * the start token is not part of the prefix. Its one parameter is `logits` [P, V].
+ * the start token is not part of the prefix. Its one parameter is `logits` [P, V]; a state is the prefix itself, as a one-hot [P], so that a
+ * linear head on states is a table too.
  */
-export const createTabularModel = (vocabulary: number, maxTokens: number): SequenceModel => ({
-  parameterShapes: { logits: [prefixesShorterThan(maxTokens, vocabulary), vocabulary] },
-  tokenLogProbs: (parameters: Parameters, tokens: Value, labels: Value): Value => {
-    // Row at place t = (prefixes shorter than t) + sum over s of x_s V^(t-s): a product with a fixed matrix, exact in float32 for small worlds.
-    const powers = Float32Array.from({ length: maxTokens * maxTokens }, (_, i) => {
-      const from = Math.floor(i / maxTokens);
-      const at = i % maxTokens;
-      return from >= 1 && from <= at ? vocabulary ** (at - from) : 0;
-    });
-    const offsets = Float32Array.from({ length: maxTokens }, (_, at) => prefixesShorterThan(at, vocabulary));
-    const places = iota(tokens.shape[1]!);
-    const used = gatherRows(transpose(gatherRows(table([maxTokens, maxTokens], powers), places), [1, 0]), places);
-    const rows = cast(
-      add(matmul(cast(tokens, "f32"), used, { transposeB: true }), gatherRows(table([maxTokens], offsets), places)),
-      "i32",
-    );
-    return takeLast(logSoftmax(reshape(gatherRows(parameters["logits"]!, rows), [...tokens.shape, vocabulary])), labels);
-  },
-});
+export const createTabularModel = (vocabulary: number, maxTokens: number): SequenceModel => {
+  const prefixes = prefixesShorterThan(maxTokens, vocabulary);
+  return {
+    parameterShapes: { logits: [prefixes, vocabulary] },
+    width: prefixes,
+    states: (_, tokens) => {
+      // Row at place t = (prefixes shorter than t) + sum over s of x_s V^(t-s): a product with a fixed matrix, exact in float32 for small worlds.
+      const powers = Float32Array.from({ length: maxTokens * maxTokens }, (_, i) => {
+        const from = Math.floor(i / maxTokens);
+        const at = i % maxTokens;
+        return from >= 1 && from <= at ? vocabulary ** (at - from) : 0;
+      });
+      const offsets = Float32Array.from({ length: maxTokens }, (_, at) => prefixesShorterThan(at, vocabulary));
+      const places = iota(tokens.shape[1]!);
+      const used = gatherRows(transpose(gatherRows(table([maxTokens, maxTokens], powers), places), [1, 0]), places);
+      const rows = add(matmul(cast(tokens, "f32"), used, { transposeB: true }), gatherRows(table([maxTokens], offsets), places));
+      return cast(equal(reshape(rows, [...tokens.shape, 1]), cast(iota(prefixes), "f32")), "f32");
+    },
+    tokenLogProbs: (parameters, states, labels) => {
+      const logits = gemm(reshape(states, [timesAxes(labels.shape), prefixes]), parameters["logits"]!);
+      return takeLast(logSoftmax(reshape(logits, [...labels.shape, vocabulary])), labels);
+    },
+  };
+};

@@ -4,7 +4,7 @@
  */
 
 import { type HostTensor, i32, type NamedTensors } from "../base/tensor.ts";
-import type { Graph, Value } from "../engine/graph.ts";
+import type { Graph } from "../engine/graph.ts";
 import { input } from "../engine/ops/index.ts";
 import type { Device } from "../engine/runtime/device.ts";
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
@@ -81,7 +81,7 @@ export const scoringGraph = (model: SequenceModel): Graph => {
   const parameters = parameterInputs(model);
   return {
     inputs: { ...underInputNames(parameters), tokens, labels },
-    outputs: { tokenLogProbs: model.tokenLogProbs(parameters, tokens, labels) as Value },
+    outputs: { tokenLogProbs: model.tokenLogProbs(parameters, model.states(parameters, tokens), labels) },
   };
 };
 

@@ -39,7 +39,7 @@ export const trainingGraph = (model: SequenceModel, objective: Objective): Graph
   const extra = Object.fromEntries(
     Object.entries(objective.inputs).map(([name, { dtype, shape }]) => [name, input(name, dtype, shape)]),
   );
-  const tokenLogPolicy = mul(model.tokenLogProbs(parameters, tokens, labels), mask);
+  const tokenLogPolicy = mul(model.tokenLogProbs(parameters, model.states(parameters, tokens), labels), mask);
   const { loss, outputs } = objective.build({ tokenLogPolicy, logPolicy: sum(tokenLogPolicy, 1) }, extra);
   const names = Object.keys(parameters);
   const sofar = names.map((name) => input(`gradient.${name}`, "f32", model.parameterShapes[name]!));

@@ -84,7 +84,12 @@ export const reshapeOp = defineOp<{ readonly shape: Shape }>({
   },
 });
 
-export const reshape = (x: Value, shape: Shape): Value => (sameShape(x.shape, shape) ? x : apply(reshapeOp, [x], { shape }));
+/** The same elements in another shape. One reshape after another is one: what comes between is not looked at. */
+export const reshape = (x: Value, shape: Shape): Value => {
+  if (sameShape(x.shape, shape)) return x;
+  const isReshape = (x.op as unknown) === reshapeOp;
+  return isReshape ? reshape(x.inputs[0]!, shape) : apply(reshapeOp, [x], { shape });
+};
 
 export const expandOp = defineOp<{ readonly shape: Shape }>({
   name: "expand",
