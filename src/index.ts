@@ -111,16 +111,28 @@ export {
 export { distinct } from "./targets/text-metrics.ts";
 // --- tuners: state and samples in, state and report out
 export {
-  advantage,
-  type Baseline,
-  createDpgTuner,
-  type DpgMethod,
-  type DpgReport,
-  type DpgTuner,
-  dpgObjective,
-  type PolicyState,
-  type ScoredSamples,
-} from "./tuners/dpg.ts";
+  type BatchBaseline,
+  batchBaseline,
+  explainedVariance,
+  generalizedAdvantages,
+  groupAdvantage,
+  standardize,
+} from "./tuners/advantage.ts";
+export { clippedSurrogate, type GrpoOptions, grpoObjective, type PpoOptions, ppoObjective } from "./tuners/clipped.ts";
+export { type GradientDiagnostics, gradientStatistics } from "./tuners/diagnostics.ts";
+export { type DivergenceName, type FDivergence, fDivergences } from "./tuners/f-divergence.ts";
+export { type KlControl, nextKlCoefficient } from "./tuners/kl-coefficient.ts";
 export { likelihoodObjective } from "./tuners/likelihood.ts";
+export {
+  type Controls,
+  type Method,
+  type MethodName,
+  type MethodSpec,
+  methodOf,
+  type SamplesFrom,
+  type ScoredSamples,
+} from "./tuners/method.ts";
+export { type PolicyGradientOptions, type PseudoRewardName, policyGradientObjective } from "./tuners/policy-gradient.ts";
 export { decideProposal, type ProposalCriterion, type ProposalDecision } from "./tuners/proposal.ts";
 export { createTraining, type Objective, type SequenceValues, type Training } from "./tuners/training.ts";
+export { createTuner, type StepReport, type Tuner, type TunerOptions, type TunerState } from "./tuners/tuner.ts";

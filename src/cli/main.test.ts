@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runtimeError } from "../base/errors.ts";
 import { nodeFiles } from "../base/files.node.ts";
 import type { Evaluation, FitReport, Summary } from "../run/metrics.ts";
+import type { TargetSample } from "../run/quasi-rejection.ts";
 import { main } from "./main.ts";
 import type { Runs } from "./runs.ts";
 import type { Io } from "./session.ts";
@@ -42,6 +43,12 @@ const evaluation = (step: number, lily: number): Evaluation => ({
   distinct1: estimate(0.5),
   distinct2: estimate(0.6),
   distinct3: estimate(0.7),
+  selfBleu3: estimate(0.6),
+  selfBleu4: estimate(0.5),
+  selfBleu5: estimate(0.4),
+  selfBleuCharacters3: estimate(0.9),
+  selfBleuCharacters4: estimate(0.8),
+  selfBleuCharacters5: estimate(0.7),
 });
 const fit: FitReport = {
   samples: 8192,
@@ -70,6 +77,7 @@ const noRuns: Runs = {
   fit: refuse,
   evaluateDirectory: refuse,
   sampleTexts: refuse,
+  sampleTarget: refuse,
   scoreFile: refuse,
   pretrain: refuse,
 };
@@ -153,6 +161,25 @@ describe("bad usage", () => {
       ["sample", "m", "--seed", "-1"],
       'tiltlm: --seed: expected a whole number from 0 to 4294967295, got "-1"; correct the value',
     ],
+    [["sample"], "tiltlm: sample: expected an argument <model>, got none; see tiltlm sample --help"],
+    [["sample", "m", "n"], "tiltlm: sample: expected 1 argument, got 2; see tiltlm sample --help"],
+    [
+      ["sample", "m", "--acceptance", "0.1"],
+      "tiltlm: sample --acceptance: expected --target beside it, got none; name the config of the target",
+    ],
+    [
+      ["sample", "m", "--set", "seed=1"],
+      "tiltlm: sample --set: expected --target beside it, got none; name the config of the target",
+    ],
+    ...["0", "1.01", "tenth"].map((rate): [string[], string] => [
+      ["sample", "--target", "c", "--acceptance", rate],
+      `tiltlm: --acceptance: expected a number above 0 and at most 1, got "${rate}"; correct the value`,
+    ]),
+    ...["--prompt", "--max-tokens", "--temperature", "--top-p"].map((flag): [string[], string] => [
+      ["sample", "--target", "absent.yaml", flag, "1"],
+      `tiltlm: sample ${flag}: expected no such flag beside --target, got one; the proposal is sampled exactly, and the config's sequence section decides (--set sequence.maxTokens=32)`,
+    ]),
+    [["sample", "--target", "absent.yaml"], "tiltlm: absent.yaml: expected a config file, got nothing there; check the path"],
     [
       ["score", "m", "f", "--device", "tpu"],
       'tiltlm: --device: expected one of cpu, webgpu, cuda, got "tpu"; choose one of them',
@@ -375,6 +402,66 @@ describe("the other verbs", () => {
     expect(lines.map((text) => JSON.parse(text))).toEqual(
       ["one", "two"].map((text) => ({ text, ids: [1], logProb: -1, ended: true })),
     );
+  });
+
+  describe("sample --target", () => {
+    const seen: unknown[] = [];
+    const report: TargetSample["report"] = {
+      requested: 0.1,
+      achieved: { value: 0.08, stdError: 0.035, n: 61 },
+      trials: 61,
+      logBetaOverZ: Math.log(10),
+      pilot: {
+        acceptance: estimate(0.1),
+        tv: estimate(0.031, 0.002),
+        tvBound: estimate(0.09),
+        kl: estimate(0.03),
+        tvTargetProposal: estimate(0.41),
+        klTargetProposal: estimate(0.61, 0.02),
+        logZ: estimate(1),
+        ess: { value: 812.3, stdError: 12, n: 8192 },
+      },
+    };
+    const texts = ["one", "two"].map((text) => ({ text, ids: [1], logProb: -1, ended: true, features: { lily: 1 } }));
+    const sampleTarget: Runs["sampleTarget"] = async (given, options, { onEvent }) => {
+      seen.push(given.base, given.steps, given.device, options);
+      onEvent({ type: "notice", message: "hello" });
+      return { texts, report };
+    };
+    const base = join(directory, "model");
+
+    it("takes the config's base and the default rate, prints texts on stdout and how near they are on stderr", async () => {
+      seen.length = 0;
+      const { code, stdout, stderr } = await run(["sample", "--target", config, "--set", "sequence.prompt='Say '"], {
+        sampleTarget,
+      });
+      expect(seen).toEqual([base, 300, "cpu", { count: 5, seed: 12, acceptance: 0.1 }]);
+      expect({ code, stdout }).toEqual({ code: 0, stdout: "Say one\n\nSay two\n" });
+      expect(stderr).toBe(
+        [
+          "note: hello",
+          "accepted  0.080 ± 0.035 of 61 trials; 0.1 was asked for, which is beta = 10 Z",
+          "TV        0.0310 ± 0.0020 from the target, at most 0.090 ± 0.010; the proposal is 0.410 ± 0.010 from it",
+          "KL        0.030 ± 0.010 nats from the target; the proposal is 0.610 ± 0.020 from it",
+          "pilot     8,192 texts of the proposal, worth 812 ± 12 of the target; what they did not show is not in TV and KL",
+          "",
+        ].join("\n"),
+      );
+    });
+
+    it("passes a model as the proposal, and every flag that goes with a target", async () => {
+      seen.length = 0;
+      const flags = ["-n", "3", "--seed", "4", "--acceptance", "0.5", "--set", "steps=7", "--device", "webgpu"];
+      expect((await run(["sample", "m", "--target", config, ...flags], { sampleTarget })).code).toBe(0);
+      expect(seen).toEqual([base, 7, "webgpu", { count: 3, seed: 4, acceptance: 0.5, proposal: "m" }]);
+    });
+
+    it("prints JSON and nothing else on stdout with --json, the report last", async () => {
+      const { stdout, stderr } = await run(["sample", "--target", config, "--json"], { sampleTarget });
+      const lines = stdout.trimEnd().split("\n");
+      expect(lines.map((line) => JSON.parse(line))).toEqual([...texts, { report }]);
+      expect(stderr).toBe("note: hello\n");
+    });
   });
 
   it("score prints a JSON line per text, as they come", async () => {

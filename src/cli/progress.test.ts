@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { estimateOf as estimate, evaluationOf } from "../../tests/support/records.ts";
 import type { RunEvent } from "../run/events.ts";
 import type { Evaluation, FitReport, StepMetrics } from "../run/metrics.ts";
 import { advance, blockOf, createProgress, initialProgress, type ProgressState } from "./progress.ts";
@@ -7,7 +8,6 @@ import type { Terminal } from "./terminal.ts";
 const plain: Terminal = { live: false, width: 100, color: false, unicode: true };
 const live: Terminal = { ...plain, live: true };
 
-const estimate = (value: number, stdError = 0.01) => ({ value, stdError, n: 2048 });
 const fit: FitReport = {
   samples: 8192,
   baseMoments: { women: estimate(0.08) },
@@ -18,26 +18,7 @@ const fit: FitReport = {
   ess: estimate(812.3),
   klTargetBase: estimate(0.52),
 };
-const evaluation = (step: number, women: number): Evaluation => ({
-  kind: "evaluation",
-  step,
-  samples: 1,
-  seconds: 1,
-  model: "policy",
-  n: 2048,
-  topP: 1,
-  moments: { women: estimate(women) },
-  klTargetPolicy: estimate(0.42, 0.03),
-  klPolicyBase: estimate(0.1, 0.02),
-  tvTargetPolicy: estimate(0.1),
-  logZ: estimate(1),
-  ess: estimate(100),
-  entropy: estimate(30),
-  perplexity: estimate(5),
-  distinct1: estimate(0.5),
-  distinct2: estimate(0.6),
-  distinct3: estimate(0.7),
-});
+const evaluation = (step: number, women: number): Evaluation => evaluationOf(step, { women: estimate(women) });
 const step = (number: number): StepMetrics => ({
   kind: "step",
   step: number,
@@ -46,15 +27,17 @@ const step = (number: number): StepMetrics => ({
   loss: 1,
   gradNorm: 1,
   learningRate: 1,
-  logZ: 0,
-  klTargetPolicy: 1 / number,
-  klTargetProposal: 0.5,
-  moments: { women: 0.2871 },
+  klProposalBase: estimate(0.2),
+  logZ: estimate(0),
+  klTargetPolicy: estimate(1 / number),
+  klTargetProposal: estimate(0.5),
+  moments: { women: estimate(0.2871) },
   advantageMean: 0,
   advantageMeanAbs: 0,
   advantageVariance: 0,
   ess: 99.6,
   clampedWeights: 0,
+  clampedShare: 0,
   proposalUpdated: false,
   sampleSeconds: 0,
   scoreSeconds: 0,

@@ -112,11 +112,15 @@ const evaluationLine = (evaluation: Evaluation, targets: Readonly<Record<string,
     return `${name} ${bold(formatEstimate(moment, plusMinus))}${target === undefined ? "" : dim(` ${arrow} ${formatNumber(target)}`)}`;
   });
   const divergences = [
-    `KL(p,${policy}) ${bold(formatEstimate(evaluation.klTargetPolicy, plusMinus))}`,
+    ...(evaluation.klTargetPolicy === undefined
+      ? []
+      : [`KL(p,${policy}) ${bold(formatEstimate(evaluation.klTargetPolicy, plusMinus))}`]),
     `KL(${policy},a) ${formatEstimate(evaluation.klPolicyBase, plusMinus)}`,
   ];
   const sampling = evaluation.topP < 1 ? `, top-p ${evaluation.topP}` : "";
-  const source = dim(`(${evaluation.model}, n = ${formatCount(evaluation.n)}${sampling})`);
+  const source = dim(
+    `(${evaluation.averaged ? "averaged " : ""}${evaluation.model}, n = ${formatCount(evaluation.n)}${sampling})`,
+  );
   return `step ${String(evaluation.step).padStart(4)}  ${[...moments, ...divergences].join(separator)} ${source}`;
 };
 
@@ -186,7 +190,7 @@ export const advance = (state: ProgressState, event: RunEvent, now: number, term
     case "step": {
       const { klTargetPolicy } = event.metrics;
       const divergences =
-        klTargetPolicy === undefined ? state.divergences : [...state.divergences, klTargetPolicy].slice(-historyLength);
+        klTargetPolicy === undefined ? state.divergences : [...state.divergences, klTargetPolicy.value].slice(-historyLength);
       return { state: { ...state, step: event.metrics, targetMoments: event.targetMoments, divergences }, lines: [] };
     }
     case "evaluation":
@@ -215,7 +219,7 @@ const momentLines = (state: ProgressState, terminal: Terminal): string[] => {
     const source = state.evaluation?.model ?? "policy";
     const now = [
       policy === undefined ? undefined : `${source} ${formatEstimate(policy, plusMinus)}`,
-      batch === undefined ? undefined : `batch ${formatNumber(Number(batch.toPrecision(2)))}`,
+      batch === undefined ? undefined : `batch ${formatNumber(Number(batch.value.toPrecision(2)))}`,
     ];
     const journey = formatJourney(start, policy?.value ?? start, goal, 16, terminal.unicode);
     return [`  ${label} ${journey}  ${dim(now.filter((part) => part !== undefined).join(separator))}`];
@@ -227,12 +231,17 @@ const divergenceLine = (state: ProgressState, terminal: Terminal): string[] => {
   if (step === undefined) return [];
   const { policy, separator } = symbolsFor(terminal);
   const parts = [
-    step.klTargetPolicy === undefined ? undefined : `KL(p,${policy}) ${formatNumber(Number(step.klTargetPolicy.toPrecision(3)))}`,
-    step.klTargetProposal === undefined ? undefined : `KL(p,q) ${formatNumber(Number(step.klTargetProposal.toPrecision(3)))}`,
+    step.klTargetPolicy === undefined
+      ? undefined
+      : `KL(p,${policy}) ${formatNumber(Number(step.klTargetPolicy.value.toPrecision(3)))}`,
+    step.klTargetProposal === undefined
+      ? undefined
+      : `KL(p,q) ${formatNumber(Number(step.klTargetProposal.value.toPrecision(3)))}`,
     evaluation === undefined
       ? undefined
       : `KL(${policy},a) ${formatNumber(Number(evaluation.klPolicyBase.value.toPrecision(3)))}`,
-    `batch ESS ${formatNumber(Math.round(step.ess))}`,
+    step.ess === undefined ? undefined : `batch ESS ${formatNumber(Math.round(step.ess))}`,
+    step.klCoefficient === undefined ? undefined : `beta ${formatNumber(Number(step.klCoefficient.toPrecision(3)))}`,
   ];
   const spark = terminal.unicode ? formatSparkline(state.divergences, historyLength) : "";
   return [`  ${parts.filter((part) => part !== undefined).join(separator)}${spark === "" ? "" : `  ${spark}`}`];

@@ -75,11 +75,14 @@ const measuresFor = (terminal: Terminal): readonly Measure[] => {
     [`KL(p,${policy})`, (e) => e.klTargetPolicy, "nats from the target; 0 is the goal"],
     [`KL(${policy},a)`, (e) => e.klPolicyBase, "nats from the base"],
     [`TV(p,${policy})`, (e) => e.tvTargetPolicy, "total variation from the target"],
+    [`JS(p,${policy})`, (e) => e.jsTargetPolicy, "Jensen-Shannon from the target, nats"],
     ["entropy", (e) => e.entropy, "nats per sequence"],
     ["perplexity", (e) => e.perplexity, "per token, under the base"],
     ["distinct-1", (e) => e.distinct1, "share of different words"],
     ["distinct-2", (e) => e.distinct2, "share of different pairs of words"],
     ["distinct-3", (e) => e.distinct3, "share of different triples of words"],
+    ["self-BLEU-4", (e) => e.selfBleu4, "how alike the texts are, in words"],
+    ["self-BLEU-4 (characters)", (e) => e.selfBleuCharacters4, "the same in characters, as the papers count"],
   ];
 };
 
@@ -108,32 +111,39 @@ const evaluationTable = (
         row(name, (e) => e.moments[name], wanted[name] === undefined ? "(not asked for)" : formatNumber(wanted[name])),
       ),
       [],
-      ...measuresFor(terminal).map(([label, pick, meaning]) => row(label, pick, meaning)),
+      ...measuresFor(terminal)
+        .filter(([, pick]) => columns.some(([, evaluation]) => pick(evaluation) !== undefined))
+        .map(([label, pick, meaning]) => row(label, pick, meaning)),
     ],
     align,
     terminal,
   );
 };
 
-/** The lines of "evaluate". */
-export const evaluationLines = (evaluation: Evaluation, fit: FitReport, terminal: Terminal): string[] => [
-  ...evaluationTable([[evaluation.model, evaluation]], fit.targetMoments, terminal),
+/** The lines of "evaluate". @param fit undefined where the config has no target */
+export const evaluationLines = (evaluation: Evaluation, fit: FitReport | undefined, terminal: Terminal): string[] => [
+  ...evaluationTable([[evaluation.model, evaluation]], fit?.targetMoments ?? {}, terminal),
   "",
-  `From ${sampling(evaluation)}. The target was fitted from ${formatCount(fit.samples)} sequences of the base.`,
+  `From ${sampling(evaluation)}.${fit === undefined ? "" : ` The target was fitted from ${formatCount(fit.samples)} sequences of the base.`}`,
 ];
 
 /** What a run changed: every measure before and after. */
 export const summaryLines = (summary: Summary, terminal: Terminal): string[] => {
-  const { before, after, target } = summary;
+  const { before, after, afterAverage, target } = summary;
   const { plusMinus, policy } = symbolsFor(terminal);
   const columns = [
-    ["before", before],
-    [`after ${formatCount(summary.steps)} steps`, after],
-  ] as const;
+    ["before", before] as const,
+    [`after ${formatCount(summary.steps)} steps`, after] as const,
+    ...(afterAverage === undefined ? [] : [["averaged weights", afterAverage] as const]),
+  ];
+  const least =
+    target === undefined
+      ? ""
+      : ` KL(p,a) = ${formatEstimate(target.klTargetBase, plusMinus)} is the least change that meets the target.`;
   return [
-    ...evaluationTable(columns, target.targetMoments, terminal),
+    ...evaluationTable(columns, target?.targetMoments ?? {}, terminal),
     "",
-    `p: the target, ${policy}: the ${after.model}, a: the base. KL(p,a) = ${formatEstimate(target.klTargetBase, plusMinus)} is the least change that meets the target.`,
+    `${target === undefined ? "" : "p: the target, "}${policy}: the ${after.model}, a: the base.${least}`,
     `Each column from ${sampling(after)}. ${formatCount(summary.samples)} sequences drawn in all, in ${formatDuration(summary.seconds)}.`,
   ];
 };

@@ -8,6 +8,7 @@ import type { RunContext } from "../run/context.ts";
 import type { SampledText, SampleOptions, ScoredText } from "../run/generate.ts";
 import type { Evaluation, FitReport } from "../run/metrics.ts";
 import type { PretrainReport } from "../run/pretrain.ts";
+import type { TargetSample, TargetSampleOptions } from "../run/quasi-rejection.ts";
 import type { TuneResult } from "../run/tune.ts";
 
 export type { TuneResult } from "../run/tune.ts";
@@ -18,8 +19,9 @@ export type Watch = Omit<RunContext, "openDevice">;
 export interface Runs {
   tune(config: RunConfig, options: { out: string; resume: boolean }, watch: Watch): Promise<TuneResult>;
   fit(config: RunConfig, watch: Watch): Promise<FitReport>;
-  evaluateDirectory(config: RunConfig, model: string, watch: Watch): Promise<{ evaluation: Evaluation; fit: FitReport }>;
+  evaluateDirectory(config: RunConfig, model: string, watch: Watch): Promise<{ evaluation: Evaluation; fit?: FitReport }>;
   sampleTexts(model: string, options: SampleOptions, watch: Watch): Promise<readonly SampledText[]>;
+  sampleTarget(config: RunConfig, options: TargetSampleOptions, watch: Watch): Promise<TargetSample>;
   scoreFile(model: string, file: string, options: { device: RunConfig["device"] }, watch: Watch): AsyncIterable<ScoredText>;
   pretrain(config: PretrainConfig, options: { out: string }, watch: Watch): Promise<PretrainReport>;
 }
@@ -36,6 +38,8 @@ export const runs: Runs = {
     (await import("../run/evaluate.ts")).evaluateDirectory(config, model, await contextOf(watch)),
   sampleTexts: async (model, options, watch) =>
     (await import("../run/generate.ts")).sampleTexts(model, options, await contextOf(watch)),
+  sampleTarget: async (config, options, watch) =>
+    (await import("../run/quasi-rejection.ts")).sampleTarget(config, options, await contextOf(watch)),
   scoreFile: async function* (model, file, options, watch) {
     yield* (await import("../run/generate.ts")).scoreFile(model, file, options, await contextOf(watch));
   },

@@ -32,6 +32,8 @@ export interface SequenceModel {
    * @returns [B, T] nats
    */
   tokenLogProbs(parameters: Parameters, states: Value, labels: Value): Value;
+  /** V(x_<t) at each place [B, T], where there is a value head (value-head.ts). */
+  readonly tokenValues?: (parameters: Parameters, states: Value) => Value;
 }
 
 /** One decoding step as values. */

@@ -5,11 +5,11 @@ import type { NamedTensors } from "../base/tensor.ts";
 import { loadModelDirectory } from "../models/directory.ts";
 import { samplingOf } from "../sampling/generate.ts";
 import type { Samples } from "../sampling/samples.ts";
-import { entropy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
+import { entropy, jsTargetPolicy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
 import { hasMass, logWeights, type Target } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { effectiveSampleSize, logPartition } from "../targets/partition.ts";
-import { distinct } from "../targets/text-metrics.ts";
+import { distinct, selfBleus } from "../targets/text-metrics.ts";
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { fitFrom } from "./fit.ts";
@@ -17,7 +17,7 @@ import type { Evaluation, FitReport } from "./metrics.ts";
 import { openSetup, type Setup, using, withProbabilities } from "./setup.ts";
 
 /** The measures, without what only a run knows: step, samples so far, seconds. */
-export type Measures = Omit<Evaluation, "kind" | "step" | "samples" | "seconds">;
+export type Measures = Omit<Evaluation, "kind" | "step" | "samples" | "seconds" | "averaged">;
 
 export interface Measured {
   readonly measures: Measures;
@@ -29,13 +29,34 @@ export interface Measured {
   readonly drawn: number;
 }
 
+/** What a target says of samples of a model. @throws TiltError (runtime) where it gives none of them any mass */
+const targetMeasures = (logTarget: Float64Array, logPolicy: Float64Array, where: string) => {
+  if (!hasMass(logTarget)) {
+    throw runtimeError({
+      where,
+      expected: "at least one text with P(x) > 0",
+      got: `none in ${logTarget.length}`,
+      fix: "raise evaluate.samples, or loosen the hard constraints",
+    });
+  }
+  const scores = { logTarget, logProposal: logPolicy, logPolicy };
+  const logRatios = logTarget.map((value, i) => value - logPolicy[i]!);
+  return {
+    klTargetPolicy: klTargetPolicy(scores),
+    tvTargetPolicy: tvTargetPolicy(scores),
+    jsTargetPolicy: jsTargetPolicy(scores),
+    logZ: logPartition(logRatios),
+    ess: effectiveSampleSize(logRatios),
+  };
+};
+
 /**
  * Measures a model of the base's architecture. Divergences always rest on the full softmax; texts and moments on the nucleus that is asked for.
  * @throws TiltError (runtime) for a model that gives no probabilities, or no text that the target allows
  */
 export const measureModel = async (
   setup: Setup,
-  target: Target,
+  target: Target | undefined,
   weights: NamedTensors,
   model: Measures["model"],
   context: RunContext,
@@ -59,34 +80,35 @@ export const measureModel = async (
       shownLogBase: topP < 1 ? (await scorer.score(shown)).logProbs : undefined,
     }));
     const matrix = await setup.measure(shown);
-    const weightsOfTarget = logWeights(target, topP < 1 ? await setup.measure(samples) : matrix);
-    const logTarget = weightsOfTarget.map((value, i) => value + scored.logBase[i]!);
     const logPolicy = samples.logProbs;
-    const scores = { logTarget, logProposal: logPolicy, logPolicy };
-    const logRatios = logTarget.map((value, i) => value - logPolicy[i]!);
-    if (!hasMass(logRatios)) {
-      throw runtimeError({
-        where: `evaluation of the ${model}`,
-        expected: "at least one text with P(x) > 0",
-        got: `none in ${count}`,
-        fix: "raise evaluate.samples, or loosen the hard constraints",
-      });
-    }
+    const ofTarget =
+      target === undefined
+        ? {}
+        : targetMeasures(
+            logWeights(target, topP < 1 ? await setup.measure(samples) : matrix).map((value, i) => value + scored.logBase[i]!),
+            logPolicy,
+            `evaluation of the ${model}`,
+          );
+    const words = selfBleus(shown.texts, "words");
+    const characters = selfBleus(shown.texts, "characters");
     const measures: Measures = {
       model,
       n: count,
       topP,
       moments: momentEstimates(matrix),
-      klTargetPolicy: klTargetPolicy(scores),
       klPolicyBase: klPolicyBase(logPolicy, scored.logBase),
-      tvTargetPolicy: tvTargetPolicy(scores),
-      logZ: logPartition(logRatios),
-      ess: effectiveSampleSize(logRatios),
+      ...ofTarget,
       entropy: entropy(logPolicy),
       perplexity: perplexity(scored.shownLogBase ?? scored.logBase, shown.lengths),
       distinct1: distinct(shown.texts, 1),
       distinct2: distinct(shown.texts, 2),
       distinct3: distinct(shown.texts, 3),
+      selfBleu3: words[3],
+      selfBleu4: words[4],
+      selfBleu5: words[5],
+      selfBleuCharacters3: characters[3],
+      selfBleuCharacters4: characters[4],
+      selfBleuCharacters5: characters[5],
     };
     return { measures, samples: shown, matrix, logBase: scored.shownLogBase ?? scored.logBase, drawn: count * draws };
   });
@@ -108,7 +130,7 @@ export const evaluateDirectory = async (
   config: RunConfig,
   model: string,
   context: RunContext,
-): Promise<{ evaluation: Evaluation; fit: FitReport }> => {
+): Promise<{ evaluation: Evaluation; fit?: FitReport }> => {
   const start = context.clock();
   const setup = await openSetup(config, context);
   const policy = await loadModelDirectory(context.files, model);
@@ -123,15 +145,15 @@ export const evaluateDirectory = async (
       });
     }
   }
-  const fitted = await fitFrom(setup, context);
-  const { measures, drawn } = await measureModel(setup, fitted.target, policy.weights, "policy", context);
+  const fitted = config.target === undefined ? undefined : await fitFrom(setup, context);
+  const { measures, drawn } = await measureModel(setup, fitted?.target, policy.weights, "policy", context);
   const evaluation: Evaluation = {
     kind: "evaluation",
     step: 0,
-    samples: config.target.samples + drawn,
+    samples: (config.target?.samples ?? 0) + drawn,
     seconds: (context.clock() - start) / 1000,
     ...measures,
   };
-  context.onEvent({ type: "evaluation", evaluation, targetMoments: config.target.moments });
-  return { evaluation, fit: fitted.report };
+  context.onEvent({ type: "evaluation", evaluation, targetMoments: fitted?.report.targetMoments ?? {} });
+  return { evaluation, ...(fitted === undefined ? {} : { fit: fitted.report }) };
 };

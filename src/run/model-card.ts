@@ -2,41 +2,48 @@
 
 import { stringify } from "yaml";
 import type { Estimate } from "../base/numeric.ts";
-import { plainConfig, type RunConfig } from "./config.ts";
-import type { Summary } from "./metrics.ts";
+import { methodNeeds, plainConfig, type RunConfig } from "./config.ts";
+import type { Evaluation, Summary } from "./metrics.ts";
 
-const shown = ({ value, stdError }: Estimate): string => `${value.toFixed(3)} ± ${stdError.toFixed(3)}`;
+const shown = (estimate: Estimate | undefined): string =>
+  estimate === undefined ? "" : `${estimate.value.toFixed(3)} ± ${estimate.stdError.toFixed(3)}`;
 
 const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
 
-export const modelCard = (config: RunConfig, { before, after, target, steps, samples }: Summary): string => {
+export const modelCard = (config: RunConfig, { before, target, steps, samples }: Summary, after: Evaluation): string => {
+  const matching = methodNeeds[config.method.name].target;
   const base = config.base.replace(/\/+$/, "").split("/").at(-1) ?? config.base;
   const moments = Object.keys(after.moments).map((name) =>
     row([
       `moment of \`${name}\``,
-      target.targetMoments[name] === undefined ? "" : String(target.targetMoments[name]),
+      target?.targetMoments[name] === undefined ? "" : String(target.targetMoments[name]),
       shown(before.moments[name]!),
       shown(after.moments[name]!),
     ]),
   );
   return `---
 library_name: transformers
-tags: [tiltlm, distribution-matching, ${JSON.stringify(config.method.name)}]
+tags: [tiltlm, ${matching ? "distribution-matching, " : ""}${JSON.stringify(config.method.name)}]
 base_model: ${JSON.stringify(base)}
 ---
 
-# ${base}, tuned to a target distribution
+# ${base}, tuned ${target === undefined ? "to a reward" : "to a target distribution"}
 
-This is \`${base}\` after ${steps} steps of ${config.method.name} (arXiv 2206.00761) on ${samples} samples: the distribution
-nearest to it, in relative entropy, that has the wanted expectations. Estimates are from ${after.n} texts of each model
+This is \`${base}\` after ${steps} steps of ${config.method.name} on ${samples} samples${after.averaged ? ", the average of its weights over steps" : ""}.
+${
+  matching
+    ? "The target is the distribution nearest to the base, in relative entropy, that meets what was asked for (arXiv 2206.00761)."
+    : "The method maximises a reward (arXiv 2206.00761 compares such methods with distribution matching)."
+}
+Estimates are from ${after.n} texts of each model
 (top-p ${after.topP} for moments, full softmax for divergences), ± one standard error; divergences in nats per text.
 
 ${[
   row(["", "wanted", "before", "after"]),
   row(["---", "---", "---", "---"]),
   ...moments,
-  row(["KL(p, pi)", "0", shown(before.klTargetPolicy), shown(after.klTargetPolicy)]),
-  row(["KL(pi, a)", shown(target.klTargetBase), shown(before.klPolicyBase), shown(after.klPolicyBase)]),
+  ...(target === undefined ? [] : [row(["KL(p, pi)", "0", shown(before.klTargetPolicy), shown(after.klTargetPolicy)])]),
+  row(["KL(pi, a)", shown(target?.klTargetBase), shown(before.klPolicyBase), shown(after.klPolicyBase)]),
   row(["distinct-1", "", shown(before.distinct1), shown(after.distinct1)]),
 ].join("\n")}
 

@@ -22,8 +22,8 @@ export interface RunDirectory {
   log(metrics: StepMetrics | Evaluation, sampleLines?: string): Promise<void>;
   logSizes(): Promise<RunState["logs"]>;
   writeTarget(report: FitReport, target: Target): Promise<void>;
-  /** Writes the tuned model and the summary. */
-  finish(summary: Summary, weights: NamedTensors): Promise<void>;
+  /** Writes the tuned model, the average beside it where there is one, and the summary. */
+  finish(summary: Summary, weights: NamedTensors, average: NamedTensors | undefined): Promise<void>;
   /** Takes back a directory that this process made, of a run that could not begin; one that was to be resumed stays. */
   discard(): Promise<void>;
 }
@@ -126,13 +126,16 @@ export const openRunDirectory = async (
     },
     logSizes: async () => ({ metrics: await sizeOrZero(files, metricsPath), samples: await sizeOrZero(files, samplesPath) }),
     writeTarget: (report, target) => files.write(joinPath(out, "target.json"), json({ ...report, target })),
-    finish: async (summary, weights) => {
-      await saveModelDirectory(
-        files,
-        joinPath(out, "model"),
-        { config: setup.base.config, weights, extraFiles: setup.base.extraFiles },
-        { dtype: "F32", card: modelCard(config, summary) },
-      );
+    finish: async (summary, weights, average) => {
+      const saveModel = (name: string, tensors: NamedTensors, after: Evaluation) =>
+        saveModelDirectory(
+          files,
+          joinPath(out, name),
+          { config: setup.base.config, weights: tensors, extraFiles: setup.base.extraFiles },
+          { dtype: "F32", card: modelCard(config, summary, after) },
+        );
+      await saveModel("model", weights, summary.after);
+      if (average !== undefined) await saveModel("model-average", average, summary.afterAverage ?? summary.after);
       await files.write(joinPath(out, "summary.json"), json(summary));
     },
     discard: async () => {

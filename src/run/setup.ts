@@ -10,7 +10,8 @@ import { createGenerator, type Generator, type Sampling } from "../sampling/gene
 import { createScorer, type Scorer } from "../sampling/log-prob.ts";
 import { type Samples, sequencesOf } from "../sampling/samples.ts";
 import { createFeature, type Feature, type FeatureMatrix, featureMatrix } from "../targets/feature.ts";
-import type { RunConfig } from "./config.ts";
+import { createReward, withReward } from "../targets/reward.ts";
+import { type RunConfig, rewardOf } from "./config.ts";
 import type { RunContext } from "./context.ts";
 
 /** The model itself: what the proposal and every divergence are sampled with. */
@@ -24,9 +25,10 @@ export interface Setup {
   /** Token ids every sequence is conditioned on, the start token first. */
   readonly prompt: readonly number[];
   readonly features: readonly Feature[];
-  keyFor(purpose: "fit" | "train" | "proposal" | "evaluate"): Key;
+  keyFor(purpose: "fit" | "train" | "shuffle" | "proposal" | "evaluate"): Key;
   generatorOf(weights: NamedTensors, sampling?: Sampling): Promise<Generator>;
   scorerOf(weights: NamedTensors): Promise<Scorer>;
+  /** phi(x) of every sequence, and as a last column "reward" r(x), where the config has one. */
   measure(samples: Samples): Promise<FeatureMatrix>;
 }
 
@@ -72,6 +74,8 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
     });
   }
   const features = Object.entries(config.features).map(([name, spec]) => createFeature(name, spec));
+  const rewardSpec = rewardOf(config);
+  const reward = rewardSpec === undefined ? undefined : createReward(rewardSpec, features);
   return {
     config,
     base,
@@ -83,7 +87,11 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
     generatorOf: (weights, sampling = exactSampling) =>
       createGenerator(device, model, weights, { sampling, prompt, maxTokens, endIds: base.endIds, tokenizer: base.tokenizer }),
     scorerOf: (weights) => createScorer(device, model, weights),
-    measure: (samples) => featureMatrix(features, sequencesOf(samples)),
+    measure: async (samples) => {
+      const sequences = sequencesOf(samples);
+      const matrix = await featureMatrix(features, sequences);
+      return reward === undefined ? matrix : withReward(matrix, await reward.values(sequences, matrix));
+    },
   };
 };
 

@@ -8,8 +8,16 @@ import { readSafetensors, safetensorsParts } from "../models/weights/safetensors
 import type { DeviceTensors } from "../optim/adam.ts";
 import type { Target } from "../targets/ebm.ts";
 import type { PartitionState } from "../targets/partition.ts";
-import type { PolicyState } from "../tuners/dpg.ts";
+import type { Controls } from "../tuners/method.ts";
+import type { TunerState } from "../tuners/tuner.ts";
 import type { Evaluation, FitReport } from "./metrics.ts";
+
+/** What a run with a target is after, and what it knows of it. */
+export interface Goal {
+  readonly target: Target;
+  readonly fit: FitReport;
+  readonly partition: PartitionState;
+}
 
 export interface RunState {
   /** Steps done. */
@@ -18,25 +26,28 @@ export interface RunState {
   readonly samples: number;
   /** Seconds spent so far, earlier parts of a resumed run included. */
   readonly seconds: number;
-  readonly policy: PolicyState;
+  readonly policy: TunerState;
+  /** The average of the policy's weights, and how many sets of weights are in it; undefined until the first is. */
+  readonly average: { readonly weights: DeviceTensors; readonly count: number } | undefined;
   /** Weights of q; undefined while it is the base. */
   readonly proposal: NamedTensors | undefined;
-  readonly target: Target;
-  readonly fit: FitReport;
-  readonly partition: PartitionState;
+  /** Undefined where the config has no target. */
+  readonly goal: Goal | undefined;
   readonly before: Evaluation;
-  /** The evaluation made after this very step, if there was one. */
-  readonly latest: Evaluation | undefined;
+  /** The evaluations made after this very step, if there were any. */
+  readonly latest: { readonly policy: Evaluation; readonly average?: Evaluation } | undefined;
   /** Bytes of the logs when the state was taken: what lies beyond belongs to a part that was lost. */
   readonly logs: { readonly metrics: number; readonly samples: number };
 }
 
-const version = 1;
+const version = 2;
 
-type Plain = Omit<RunState, "policy" | "proposal"> & {
+type Plain = Omit<RunState, "policy" | "average" | "proposal"> & {
   readonly version: number;
   readonly hash: string;
   readonly adamStep: number;
+  readonly controls: Controls;
+  readonly averageCount: number;
   readonly hasProposal: boolean;
 };
 
@@ -47,7 +58,7 @@ export const hostWeights = async (tensors: DeviceTensors): Promise<NamedTensors>
 
 /** Writes the state under `checkpoints/step-N`, whole or not at all, and removes all but the last `keep`. Returns the path. */
 export const saveState = async (files: Files, root: string, state: RunState, hash: string, keep: number): Promise<string> => {
-  const { policy, proposal, ...rest } = state;
+  const { policy, average, proposal, ...rest } = state;
   const path = joinPath(root, directoryOf(state.step));
   const temporary = `${path}.tmp`;
   await files.remove(temporary);
@@ -57,7 +68,16 @@ export const saveState = async (files: Files, root: string, state: RunState, has
     await write("first.safetensors", await hostWeights(policy.adam.first));
     await write("second.safetensors", await hostWeights(policy.adam.second));
     if (proposal !== undefined) await write("proposal.safetensors", proposal);
-    const plain: Plain = { version, hash, adamStep: policy.adam.step, hasProposal: proposal !== undefined, ...rest };
+    if (average !== undefined) await write("average.safetensors", await hostWeights(average.weights));
+    const plain: Plain = {
+      version,
+      hash,
+      adamStep: policy.adam.step,
+      controls: policy.controls,
+      averageCount: average?.count ?? 0,
+      hasProposal: proposal !== undefined,
+      ...rest,
+    };
     await files.write(joinPath(temporary, "state.json"), `${JSON.stringify(plain, null, 1)}\n`);
   } catch (error) {
     await files.remove(temporary);
@@ -110,14 +130,17 @@ export const loadState = async (files: Files, root: string, hash: string, device
     });
   const read = async (name: string): Promise<NamedTensors> => (await readSafetensors(files, joinPath(path, name))).tensors;
   const upload = async (name: string): Promise<DeviceTensors> => uploadAll(device, await read(name));
-  const { version: _v, hash: _h, adamStep, hasProposal, ...rest } = plain;
+  const { version: _v, hash: _h, adamStep, controls, averageCount, hasProposal, ...rest } = plain;
   return {
     ...rest,
+    goal: rest.goal,
     latest: rest.latest,
     policy: {
       weights: await upload("policy.safetensors"),
       adam: { step: adamStep, first: await upload("first.safetensors"), second: await upload("second.safetensors") },
+      controls,
     },
+    average: averageCount === 0 ? undefined : { weights: await upload("average.safetensors"), count: averageCount },
     proposal: hasProposal ? await read("proposal.safetensors") : undefined,
   };
 };

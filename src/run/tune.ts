@@ -1,21 +1,23 @@
 /**
- * The verb `tune`: the one loop of every distribution-matching run. It draws, scores, learns, now and then moves the proposal, evaluates and saves;
+ * The verb `tune`: the one loop of every run, whatever its method. It draws, scores, learns, now and then moves the proposal, evaluates and saves;
  * what each of these means is said elsewhere. Everything random is keyed by the step, so a resumed run continues to the bit.
  */
 
 import { runtimeError, TiltError } from "../base/errors.ts";
-import { mean } from "../base/numeric.ts";
+import { meanEstimate } from "../base/numeric.ts";
+import type { NamedTensors } from "../base/tensor.ts";
 import { uploadAll } from "../engine/runtime/device.ts";
+import { averageStep, createAverager } from "../optim/average.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
-import type { Scorer } from "../sampling/log-prob.ts";
-import type { Samples } from "../sampling/samples.ts";
 import { klTargetPolicy, klTargetProposal } from "../targets/divergence.ts";
 import { hasMass, logWeights } from "../targets/ebm.ts";
-import { columnOf, type FeatureMatrix } from "../targets/feature.ts";
+import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { partitionEstimate, updatePartition } from "../targets/partition.ts";
-import { createDpgTuner, type DpgTuner } from "../tuners/dpg.ts";
+import { rewardColumn } from "../targets/reward.ts";
+import { methodOf, type ScoredSamples } from "../tuners/method.ts";
 import { decideProposal } from "../tuners/proposal.ts";
+import { createTuner, type Tuner } from "../tuners/tuner.ts";
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { measureModel, sampleLines } from "./evaluate.ts";
@@ -23,7 +25,7 @@ import { fitFrom } from "./fit.ts";
 import type { Evaluation, StepMetrics, Summary } from "./metrics.ts";
 import { openRunDirectory, type RunDirectory } from "./run-directory.ts";
 import { openSetup, type Setup, using } from "./setup.ts";
-import { hostWeights, type RunState } from "./state.ts";
+import { type Goal, hostWeights, type RunState } from "./state.ts";
 
 export interface TuneResult {
   readonly summary: Summary;
@@ -32,104 +34,96 @@ export interface TuneResult {
   readonly out: string;
 }
 
-/** A batch of q with everything that is known of it. */
-interface Draw {
-  readonly samples: Samples;
+/** A batch with everything that is known of it, and what it cost. */
+interface Draw extends ScoredSamples {
   readonly matrix: FeatureMatrix;
-  readonly logTarget: Float64Array;
   readonly sampleSeconds: number;
   readonly scoreSeconds: number;
 }
 
-/** Draws from q and scores under the target. While q is the base, log a(x) = log q(x) needs no second look. */
-const draw = async (
-  setup: Setup,
-  state: RunState,
-  generator: Generator,
-  baseScorer: Scorer,
-  request: { purpose: "train" | "proposal"; count: number; index: number },
-  clock: () => number,
-): Promise<Draw> => {
-  const start = clock();
-  const samples = await generator.generate({
-    count: request.count,
-    key: setup.keyFor(request.purpose),
-    firstIndex: request.index * request.count,
-  });
-  const sampled = clock();
-  const logBase = state.proposal === undefined ? samples.logProbs : (await baseScorer.score(samples)).logProbs;
-  const matrix = await setup.measure(samples);
-  const logTarget = logWeights(state.target, matrix).map((value, i) => value + logBase[i]!);
-  return { samples, matrix, logTarget, sampleSeconds: (sampled - start) / 1000, scoreSeconds: (clock() - sampled) / 1000 };
-};
+const logRatios = ({ logTarget, samples }: ScoredSamples & { readonly logTarget: Float64Array }): Float64Array =>
+  logTarget.map((value, i) => value - samples.logProbs[i]!);
 
-/** KL(p, pi) and KL(p, q) from a batch of q; absent where no sample has any mass under the target. */
-const batchDivergences = (
-  { logTarget, samples }: Draw,
-  logPolicy: Float64Array,
-): { klTargetPolicy?: number; klTargetProposal?: number } => {
-  if (!hasMass(logTarget)) return {};
+const withBatch = (goal: Goal | undefined, { logTarget, samples }: ScoredSamples): Goal | undefined =>
+  goal === undefined || logTarget === undefined
+    ? undefined
+    : { ...goal, partition: updatePartition(goal.partition, logRatios({ logTarget, samples, logBase: logTarget })) };
+
+/** KL(p, pi) and KL(p, q) from a batch of q; absent without a target, or where no sample has any mass under it. */
+const batchDivergences = ({ logTarget, samples }: ScoredSamples, logPolicy: Float64Array) => {
+  if (logTarget === undefined || !hasMass(logTarget)) return {};
   const scores = { logTarget, logProposal: samples.logProbs, logPolicy };
-  return { klTargetPolicy: klTargetPolicy(scores).value, klTargetProposal: klTargetProposal(scores).value };
+  return { klTargetPolicy: klTargetPolicy(scores), klTargetProposal: klTargetProposal(scores) };
 };
 
-const logRatios = ({ logTarget, samples }: Draw): Float64Array => logTarget.map((value, i) => value - samples.logProbs[i]!);
-
-/** Evaluates the policy and logs the result. */
-const evaluatePolicy = async (
+/** Measures a model and logs the result, the average's under the same step as the policy's. */
+const evaluateModel = async (
   setup: Setup,
   state: RunState,
+  { weights, model, averaged }: { weights: NamedTensors; model: Evaluation["model"]; averaged?: true },
   directory: RunDirectory,
   context: RunContext,
   seconds: () => number,
 ): Promise<{ state: RunState; evaluation: Evaluation }> => {
-  const measured = await measureModel(setup, state.target, await hostWeights(state.policy.weights), "policy", context);
+  const measured = await measureModel(setup, state.goal?.target, weights, model, context);
   const samples = state.samples + measured.drawn;
-  const evaluation: Evaluation = { kind: "evaluation", step: state.step, samples, seconds: seconds(), ...measured.measures };
+  const { measures } = measured;
+  const evaluation: Evaluation = {
+    kind: "evaluation",
+    step: state.step,
+    samples,
+    seconds: seconds(),
+    ...measures,
+    ...(averaged ? { averaged } : {}),
+  };
   await directory.log(evaluation, sampleLines(measured, state.step));
-  context.onEvent({ type: "evaluation", evaluation, targetMoments: setup.config.target.moments });
-  return { state: { ...state, samples, latest: evaluation }, evaluation };
+  context.onEvent({ type: "evaluation", evaluation, targetMoments: state.goal?.fit.targetMoments ?? {} });
+  return { state: { ...state, samples }, evaluation };
 };
 
-/** A new run's state: the target fitted, the base evaluated. */
+/** The base's own samples, as a method may ask for them before the first step. */
+const baseBatch = ({ samples, matrix, target, partition }: Awaited<ReturnType<typeof fitFrom>>): ScoredSamples => ({
+  samples,
+  logBase: samples.logProbs,
+  logTarget: logWeights(target, matrix).map((value, i) => value + samples.logProbs[i]!),
+  logZ: partitionEstimate(partition).logZ.value,
+});
+
+/** A new run's state: the target fitted, where there is one, and the base evaluated. */
 const begin = async (
   setup: Setup,
-  tuner: DpgTuner,
+  tuner: Tuner,
   directory: RunDirectory,
   context: RunContext,
   seconds: () => number,
 ): Promise<RunState> => {
-  const fitted = await fitFrom(setup, context).catch(async (error: unknown) => {
-    // A target that cannot be had leaves nothing behind: the corrected config can go to the same place.
+  // A run that cannot begin leaves nothing behind: the corrected config can go to the same place.
+  const orDiscard = async (error: unknown): Promise<never> => {
     if (error instanceof TiltError) await directory.discard();
     throw error;
-  });
-  await directory.writeTarget(fitted.report, fitted.target);
-  const weights = uploadAll(setup.device, setup.base.weights);
-  const fresh = {
+  };
+  const { config } = setup;
+  const fitted = config.target === undefined ? undefined : await fitFrom(setup, context).catch(orDiscard);
+  if (fitted !== undefined) await directory.writeTarget(fitted.report, fitted.target);
+  const fresh: RunState = {
     step: 0,
-    samples: setup.config.target.samples,
+    samples: config.target?.samples ?? 0,
     seconds: 0,
-    policy: tuner.start(weights),
+    policy: tuner.start(uploadAll(setup.device, setup.base.weights), fitted === undefined ? undefined : baseBatch(fitted)),
+    average: undefined,
     proposal: undefined,
-    target: fitted.target,
-    fit: fitted.report,
-    partition: fitted.partition,
+    goal: fitted && { target: fitted.target, fit: fitted.report, partition: fitted.partition },
+    before: undefined as never,
     latest: undefined,
     logs: { metrics: 0, samples: 0 },
   };
-  const { state, evaluation } = await evaluatePolicy(
-    setup,
-    { ...fresh, before: undefined as never },
-    directory,
-    context,
-    seconds,
-  );
-  return { ...state, before: evaluation };
+  const base = { weights: setup.base.weights, model: "policy" } as const;
+  const { state, evaluation } = await evaluateModel(setup, fresh, base, directory, context, seconds).catch(orDiscard);
+  return { ...state, before: evaluation, latest: { policy: evaluation } };
 };
 
 /**
- * Tunes the base of a config to its target, and leaves a run directory behind.
+ * Tunes the base of a config by its method, and leaves a run directory behind.
  * @param options.out    the run directory; must not exist unless `resume`
  * @param options.resume continues from the newest checkpoint
  * @throws TiltError for bad input, and when a step's loss is not finite (the last good state is saved first)
@@ -142,7 +136,17 @@ export const tune = async (
   const opened = context.clock();
   const setup = await openSetup(config, context);
   const directory = await openRunDirectory(config, setup, options, context);
-  const tuner = await createDpgTuner(setup.device, setup.model, config.method, config.optimizer, config.batch.microBatch);
+  const method = methodOf(config.method);
+  const onPolicy = method.samplesFrom === "policy";
+  const { microBatch, epochs, miniBatches } = config.batch;
+  const tuner = await createTuner(setup.device, setup.model, method, {
+    adam: config.optimizer,
+    microBatch,
+    epochs,
+    miniBatches,
+    shuffleKey: setup.keyFor("shuffle"),
+  });
+  const averager = config.average.kind === "none" ? undefined : await createAverager(setup.device, setup.model.parameterShapes);
   const loaded = await directory.load(setup.device);
   const earlier = loaded?.seconds ?? 0;
   const seconds = (): number => earlier + (context.clock() - opened) / 1000;
@@ -153,39 +157,82 @@ export const tune = async (
   };
   let state = loaded ?? (await checkpoint(await begin(setup, tuner, directory, context, seconds)));
   if (loaded !== undefined) {
-    context.onEvent({ type: "fit", report: loaded.fit });
+    if (loaded.goal !== undefined) context.onEvent({ type: "fit", report: loaded.goal.fit });
     context.onEvent({
       type: "notice",
       message: `resumed at step ${state.step} of ${config.steps}, with ${state.samples} samples drawn`,
     });
   }
 
+  const policyWeights = (): Promise<NamedTensors> => hostWeights(tuner.policyWeights(state.policy));
   const baseScorer = await setup.scorerOf(setup.base.weights);
-  let generator = await setup.generatorOf(state.proposal ?? setup.base.weights);
-  const setProposal = async (at: RunState): Promise<RunState> => {
-    const proposal = await hostWeights(at.policy.weights);
-    await generator.dispose();
-    generator = await setup.generatorOf(proposal);
-    return { ...at, proposal };
+  /** What batches are drawn from, and whether that is still the base. */
+  let source: { readonly generator: Generator; readonly isBase: boolean } = {
+    generator: await setup.generatorOf(state.proposal ?? setup.base.weights),
+    isBase: state.proposal === undefined,
+  };
+  const drawFrom = async (weights: NamedTensors): Promise<void> => {
+    await source.generator.dispose();
+    source = { generator: await setup.generatorOf(weights), isBase: false };
+  };
+  const moveProposal = async (): Promise<void> => {
+    const proposal = await policyWeights();
+    await drawFrom(proposal);
+    state = { ...state, proposal };
   };
 
-  /** One step: draw from q, learn, and at times check whether q should become pi. */
+  /** Draws and scores. While q is the base, log a(x) = log q(x) needs no second look. */
+  const draw = async (purpose: "train" | "proposal", count: number, index: number): Promise<Draw> => {
+    const start = context.clock();
+    const samples = await source.generator.generate({ count, key: setup.keyFor(purpose), firstIndex: index * count });
+    const sampled = context.clock();
+    const base = source.isBase ? samples : await baseScorer.score(samples);
+    const matrix = await setup.measure(samples);
+    const { goal } = state;
+    const reward = rewardColumn(matrix);
+    return {
+      samples,
+      matrix,
+      logBase: base.logProbs,
+      tokenLogBase: base.tokenLogProbs,
+      ...(goal === undefined
+        ? {}
+        : {
+            logTarget: logWeights(goal.target, matrix).map((value, i) => value + base.logProbs[i]!),
+            logZ: partitionEstimate(goal.partition).logZ.value,
+          }),
+      ...(reward === undefined ? {} : { reward }),
+      sampleSeconds: (sampled - start) / 1000,
+      scoreSeconds: (context.clock() - sampled) / 1000,
+    };
+  };
+
+  /** Whether the proposal should become the policy, and what it cost to find out. */
+  const checkProposal = async (step: number) => {
+    const { criterion, samples } = config.proposal!;
+    if (criterion === "interval") return { update: true, sampleSeconds: 0, scoreSeconds: 0 };
+    const check = await draw("proposal", samples, step);
+    const start = context.clock();
+    const { logProbs: logPolicy } = await using(setup.scorerOf(await policyWeights()), (scorer) => scorer.score(check.samples));
+    state = { ...state, samples: state.samples + check.samples.count, goal: withBatch(state.goal, check) };
+    const { logTarget } = check;
+    const scored = { sampleSeconds: check.sampleSeconds, scoreSeconds: check.scoreSeconds + (context.clock() - start) / 1000 };
+    if (logTarget === undefined || !hasMass(logTarget)) return { update: false, ...scored };
+    const { update } = decideProposal(criterion, { logTarget, logProposal: check.samples.logProbs, logPolicy });
+    return { update, ...scored };
+  };
+
+  /** One step: draw, learn, and at times check whether the proposal should become the policy. */
   const advance = async (): Promise<void> => {
     const step = state.step + 1;
-    if (config.method.name === "dpg" && state.step > 0) state = await setProposal(state);
-    const batch = await draw(
-      setup,
-      state,
-      generator,
-      baseScorer,
-      { purpose: "train", count: config.batch.samples, index: state.step },
-      context.clock,
-    );
-    const { logZ } = partitionEstimate(state.partition);
+    if (onPolicy && state.step > 0) await drawFrom(await policyWeights());
+    const batch = await draw("train", config.batch.samples, state.step);
+    const logZ = state.goal && partitionEstimate(state.goal.partition).logZ;
     const learningRate = learningRateAt(step, { ...config.optimizer, steps: config.steps });
     const trainStart = context.clock();
-    const { state: policy, report } = await tuner.step(state.policy, { ...batch, logZ: logZ.value }, learningRate);
-    const trainSeconds = (context.clock() - trainStart) / 1000;
+    const { every, samples: diagnosed } = config.diagnostics;
+    const diagnostics = every > 0 && step % every === 0 ? await tuner.diagnose(state.policy, batch, diagnosed) : undefined;
+    const { state: policy, report } = await tuner.step(state.policy, batch, learningRate);
     if (!report.finite) {
       await checkpoint(state);
       throw runtimeError({
@@ -201,40 +248,23 @@ export const tune = async (
       policy,
       latest: undefined,
       samples: state.samples + batch.samples.count,
-      partition: updatePartition(state.partition, logRatios(batch)),
+      goal: withBatch(state.goal, batch),
     };
-    const learned = state;
-    let proposalUpdated = config.method.name === "dpg";
-    let { sampleSeconds, scoreSeconds } = batch;
-    if (config.method.name !== "dpg" && config.proposal.criterion !== "never" && step % config.proposal.updateEvery === 0) {
-      const check = await draw(
-        setup,
-        state,
-        generator,
-        baseScorer,
-        { purpose: "proposal", count: config.proposal.samples, index: step },
-        context.clock,
-      );
-      const scoreStart = context.clock();
-      const logPolicy = (
-        await using(setup.scorerOf(await hostWeights(state.policy.weights)), (scorer) => scorer.score(check.samples))
-      ).logProbs;
-      sampleSeconds += check.sampleSeconds;
-      scoreSeconds += check.scoreSeconds + (context.clock() - scoreStart) / 1000;
+    if (averager !== undefined && config.average.kind !== "none" && step > config.average.from) {
+      const { kind, decay } = config.average;
+      const count = (state.average?.count ?? 0) + 1;
+      const weights = tuner.policyWeights(policy);
+      const sofar = state.average?.weights ?? weights;
       state = {
-        ...learned,
-        samples: learned.samples + check.samples.count,
-        partition: updatePartition(learned.partition, logRatios(check)),
+        ...state,
+        average: { weights: await averager.include(sofar, weights, averageStep(kind, decay, count)), count },
       };
-      if (hasMass(check.logTarget)) {
-        proposalUpdated = decideProposal(config.proposal.criterion, {
-          logTarget: check.logTarget,
-          logProposal: check.samples.logProbs,
-          logPolicy,
-        }).update;
-      }
-      if (proposalUpdated) state = await setProposal(state);
     }
+    const trainSeconds = (context.clock() - trainStart) / 1000;
+    const { proposal } = config;
+    const isCheck = !onPolicy && proposal !== undefined && proposal.criterion !== "never" && step % proposal.updateEvery === 0;
+    const check = isCheck ? await checkProposal(step) : { update: onPolicy, sampleSeconds: 0, scoreSeconds: 0 };
+    if (isCheck && check.update) await moveProposal();
     const metrics: StepMetrics = {
       kind: "step",
       step,
@@ -243,21 +273,46 @@ export const tune = async (
       loss: report.loss,
       gradNorm: report.gradNorm,
       learningRate,
-      logZ: logZ.value,
+      moments: momentEstimates(batch.matrix),
+      klProposalBase: meanEstimate(batch.samples.logProbs.map((value, i) => value - batch.logBase[i]!)),
+      ...(logZ === undefined ? {} : { logZ }),
       ...batchDivergences(batch, report.logPolicy),
-      moments: Object.fromEntries(batch.matrix.names.map((name, f) => [name, mean(columnOf(batch.matrix, f))])),
+      ...(report.ess === undefined ? {} : { ess: report.ess }),
       advantageMean: report.advantageMean,
       advantageMeanAbs: report.advantageMeanAbs,
       advantageVariance: report.advantageVariance,
-      ess: report.ess,
       clampedWeights: report.clampedWeights,
-      proposalUpdated,
-      sampleSeconds,
-      scoreSeconds,
+      clampedShare: report.clampedWeights / batch.samples.count,
+      proposalUpdated: check.update,
+      ...report.measures,
+      ...(diagnostics === undefined ? {} : { diagnostics }),
+      sampleSeconds: batch.sampleSeconds + check.sampleSeconds,
+      scoreSeconds: batch.scoreSeconds + check.scoreSeconds,
       trainSeconds,
     };
     await directory.log(metrics);
-    context.onEvent({ type: "step", metrics, targetMoments: config.target.moments });
+    context.onEvent({ type: "step", metrics, targetMoments: state.goal?.fit.targetMoments ?? {} });
+  };
+
+  /** The policy, the average and the proposal, as far as the config asks and they differ. */
+  const evaluateAll = async (): Promise<void> => {
+    const evaluateOne = async (of: { weights: NamedTensors; model: Evaluation["model"]; averaged?: true }) => {
+      const { state: next, evaluation } = await evaluateModel(setup, state, of, directory, context, seconds);
+      state = next;
+      return evaluation;
+    };
+    const policy = await evaluateOne({ weights: await policyWeights(), model: "policy" });
+    const { average } = state;
+    const latest =
+      average === undefined
+        ? { policy }
+        : {
+            policy,
+            average: await evaluateOne({ weights: await hostWeights(average.weights), model: "policy", averaged: true }),
+          };
+    if (config.evaluate.proposal && !onPolicy)
+      await evaluateOne({ weights: state.proposal ?? setup.base.weights, model: "proposal" });
+    state = { ...state, latest };
   };
 
   const stopped = (): boolean => context.signal?.aborted === true;
@@ -266,29 +321,32 @@ export const tune = async (
       progress(state.step);
       while (state.step < config.steps && !stopped()) {
         await advance();
-        if (state.step % config.evaluate.every === 0)
-          state = (await evaluatePolicy(setup, state, directory, context, seconds)).state;
+        if (state.step % config.evaluate.every === 0) await evaluateAll();
         if (state.step % config.checkpoint.every === 0 || state.step === config.steps || stopped())
           state = await checkpoint(state);
         progress(state.step);
       }
     });
-    const finished =
-      state.latest === undefined && !stopped() ? (await evaluatePolicy(setup, state, directory, context, seconds)).state : state;
-    const after = finished.latest ?? finished.before;
+    if (state.latest === undefined && !stopped()) await evaluateAll();
+    const { before, latest, goal } = state;
     const summary: Summary = {
-      before: finished.before,
-      after,
-      target: finished.fit,
-      steps: finished.step,
+      before,
+      after: latest?.policy ?? before,
+      ...(latest?.average === undefined ? {} : { afterAverage: latest.average }),
+      ...(goal === undefined ? {} : { target: goal.fit }),
+      steps: state.step,
       seconds: seconds(),
-      samples: finished.samples,
+      samples: state.samples,
     };
-    if (!stopped()) await directory.finish(summary, await hostWeights(state.policy.weights));
+    if (!stopped()) {
+      const average = state.average && (await hostWeights(state.average.weights));
+      await directory.finish(summary, await policyWeights(), average);
+    }
     return { summary, stopped: stopped(), out: options.out };
   } finally {
-    await generator.dispose();
+    await source.generator.dispose();
     await baseScorer.dispose();
+    await averager?.dispose();
     await tuner.dispose();
   }
 };

@@ -53,6 +53,38 @@ export const teacherForcing = ({ prompt, ids, maxTokens, lengths }: Samples, ind
     prompt.length,
   );
 
+/** Visits each generated token of the sequences: its place in [B, T] of the samples, and in the laid-out micro-batch. */
+const forTokens = (
+  { maxTokens, lengths }: Samples,
+  indices: Int32Array,
+  { length, offset }: TeacherForcing,
+  visit: (at: number, place: number) => void,
+): void => {
+  for (const [i, b] of indices.entries()) for (let t = 0; t < lengths[b]!; t++) visit(b * maxTokens + t, i * length + offset + t);
+};
+
+/** Numbers per token [B, T] of the samples, cut to some sequences and laid out as teacher forcing lays out their tokens; 0 elsewhere. */
+export const placeTokens = (values: Float32Array, samples: Samples, indices: Int32Array, batch: TeacherForcing): Float32Array => {
+  const placed = new Float32Array(batch.count * batch.length);
+  forTokens(samples, indices, batch, (at, place) => {
+    placed[place] = values[at]!;
+  });
+  return placed;
+};
+
+/** The way back: numbers of a laid-out micro-batch into [B, T] of the samples. */
+export const takeTokens = (
+  placed: ArrayLike<number>,
+  samples: Samples,
+  indices: Int32Array,
+  batch: TeacherForcing,
+  into: Float32Array,
+): void => {
+  forTokens(samples, indices, batch, (at, place) => {
+    into[at] = placed[place]!;
+  });
+};
+
 /** Consecutive index ranges of at most `size`. */
 export const microBatches = (count: number, size: number): Int32Array[] =>
   Array.from({ length: Math.ceil(count / size) }, (_, i) =>
@@ -102,17 +134,11 @@ export const createScorer = async (
       const tokenLogProbs = new Float32Array(samples.count * samples.maxTokens);
       for (const indices of microBatches(samples.count, microBatch)) {
         const batch = teacherForcing(samples, indices);
-        const { length, offset } = batch;
         const result = await scoreForced(batch);
-        indices.forEach((b, i) => {
-          let total = 0;
-          for (let t = 0; t < samples.lengths[b]!; t++) {
-            const value = result[i * length + offset + t]!;
-            tokenLogProbs[b * samples.maxTokens + t] = value;
-            total += value;
-          }
-          logProbs[b] = total;
-        });
+        takeTokens(result, samples, indices, batch, tokenLogProbs);
+        for (const b of indices) {
+          for (let t = 0; t < samples.lengths[b]!; t++) logProbs[b]! += tokenLogProbs[b * samples.maxTokens + t]!;
+        }
         onProgress?.(indices[indices.length - 1]! + 1);
       }
       return { logProbs, tokenLogProbs };

@@ -18,20 +18,33 @@ export interface SequenceValues {
   readonly tokenLogPolicy: Value;
   /** log pi(x) = sum_t log pi(x_t | x_<t) [B] nats. */
   readonly logPolicy: Value;
+  /** V(x_<t), what the value head says before each token [B, T]; absent where the model has no such head. */
+  readonly tokenValues?: Value;
+  /** 1 at the tokens of x, 0 at prompt and padding [B, T]. */
+  readonly mask: Value;
 }
 
 export interface Objective {
-  /** What it needs beside the tokens, by name. */
+  /** What it needs beside the tokens, by name: numbers per sequence [B], per token [B, T], or for the whole batch []. */
   readonly inputs: Readonly<Record<string, TypeOf>>;
-  /** The loss to descend (a scalar, summed over the micro-batch) and whatever else is worth reading. */
+  /** The loss to descend (a scalar, summed over the micro-batch), and what else is worth reading: [B], or scalars to be summed. */
   build(
     policy: SequenceValues,
     inputs: Readonly<Record<string, Value>>,
   ): { readonly loss: Value; readonly outputs: Readonly<Record<string, Value>> };
 }
 
-/** Inputs `weight.*`, `gradient.*`, `tokens`, `labels`, `mask` and the objective's; outputs `gradient.*`, `loss` and the objective's. */
-export const trainingGraph = (model: SequenceModel, objective: Objective): Graph => {
+/** sum over all weights of a . b */
+const dotOf = (a: Readonly<Record<string, Value>>, b: Readonly<Record<string, Value>>): Value =>
+  Object.keys(a)
+    .map((name) => sum(mul(a[name]!, b[name]!)))
+    .reduce((total, term) => add(total, term));
+
+/**
+ * Inputs `weight.*`, `gradient.*`, `tokens`, `labels`, `mask` and the objective's; outputs `gradient.*`, `loss` and the objective's.
+ * With `norms` two more outputs, for the diagnostics of gradients: `squaredNorm` of the gradient found, and `dot`, its product with the one that came in.
+ */
+export const trainingGraph = (model: SequenceModel, objective: Objective, options: { readonly norms?: boolean } = {}): Graph => {
   const tokens = input("tokens", "i32", ["B", "T"]);
   const labels = input("labels", "i32", ["B", "T"]);
   const mask = input("mask", "f32", ["B", "T"]);
@@ -39,24 +52,24 @@ export const trainingGraph = (model: SequenceModel, objective: Objective): Graph
   const extra = Object.fromEntries(
     Object.entries(objective.inputs).map(([name, { dtype, shape }]) => [name, input(name, dtype, shape)]),
   );
-  const tokenLogPolicy = mul(model.tokenLogProbs(parameters, model.states(parameters, tokens), labels), mask);
-  const { loss, outputs } = objective.build({ tokenLogPolicy, logPolicy: sum(tokenLogPolicy, 1) }, extra);
-  const names = Object.keys(parameters);
-  const sofar = names.map((name) => input(`gradient.${name}`, "f32", model.parameterShapes[name]!));
-  const found = gradients(
-    loss,
-    names.map((name) => parameters[name]!),
+  const states = model.states(parameters, tokens);
+  const tokenLogPolicy = mul(model.tokenLogProbs(parameters, states, labels), mask);
+  const tokenValues = model.tokenValues?.(parameters, states);
+  const { loss, outputs } = objective.build(
+    { tokenLogPolicy, logPolicy: sum(tokenLogPolicy, 1), mask, ...(tokenValues === undefined ? {} : { tokenValues }) },
+    extra,
   );
+  const names = Object.keys(parameters);
+  const sofar = Object.fromEntries(names.map((name) => [name, input(`gradient.${name}`, "f32", model.parameterShapes[name]!)]));
+  const found = Object.fromEntries(gradients(loss, Object.values(parameters)).map((gradient, i) => [names[i]!, gradient]));
   return {
-    inputs: {
-      ...underInputNames(parameters),
-      ...Object.fromEntries(names.map((name, i) => [`gradient.${name}`, sofar[i]!])),
-      tokens,
-      labels,
-      mask,
-      ...extra,
+    inputs: { ...underInputNames(parameters), ...prefixed("gradient", sofar), tokens, labels, mask, ...extra },
+    outputs: {
+      ...Object.fromEntries(names.map((name) => [`gradient.${name}`, add(sofar[name]!, found[name]!)])),
+      ...(options.norms ? { squaredNorm: dotOf(found, found), dot: dotOf(found, sofar) } : {}),
+      loss,
+      ...outputs,
     },
-    outputs: { ...Object.fromEntries(names.map((name, i) => [`gradient.${name}`, add(sofar[i]!, found[i]!)])), loss, ...outputs },
   };
 };
 
@@ -75,8 +88,13 @@ export interface Training {
   dispose(): Promise<void>;
 }
 
-export const createTraining = async (device: Device, model: SequenceModel, objective: Objective): Promise<Training> => {
-  const program = await device.compile(trainingGraph(model, objective));
+export const createTraining = async (
+  device: Device,
+  model: SequenceModel,
+  objective: Objective,
+  options: { readonly norms?: boolean } = {},
+): Promise<Training> => {
+  const program = await device.compile(trainingGraph(model, objective, options));
   const names = Object.keys(model.parameterShapes);
   return {
     accumulate: async (weights, sofar, batch, inputs) => {

@@ -8,7 +8,7 @@ import { nodeFiles } from "../../src/base/files.node.ts";
 import type { Estimate } from "../../src/base/numeric.ts";
 import { openDevice } from "../../src/engine/runtime/ort.node.ts";
 import { loadModelDirectory } from "../../src/models/directory.ts";
-import { configHash, parseRunConfig, type RunConfig } from "../../src/run/config.ts";
+import { configHash, parseRunConfig, type RunConfig, type RunInput } from "../../src/run/config.ts";
 import { readConfig } from "../../src/run/config-file.node.ts";
 import type { RunContext } from "../../src/run/context.ts";
 import { evaluateDirectory } from "../../src/run/evaluate.ts";
@@ -81,10 +81,13 @@ const evaluationShape = {
   n: 800,
   topP: 1,
   moments: { a: estimate, e: estimate, noDigit: estimate, letters: estimate },
-  ...Object.fromEntries(["klTargetPolicy", "klPolicyBase", "tvTargetPolicy", "logZ", "ess"].map((name) => [name, estimate])),
+  ...Object.fromEntries(
+    ["klTargetPolicy", "klPolicyBase", "tvTargetPolicy", "jsTargetPolicy", "logZ", "ess"].map((name) => [name, estimate]),
+  ),
   ...Object.fromEntries(["entropy", "perplexity", "distinct1", "distinct2", "distinct3"].map((name) => [name, estimate])),
+  ...Object.fromEntries(["3", "4", "5", "Characters3", "Characters4", "Characters5"].map((n) => [`selfBleu${n}`, estimate])),
 };
-const stepNumbers = ["loss", "gradNorm", "learningRate", "logZ", "klTargetPolicy", "klTargetProposal", "ess", "clampedWeights"];
+const stepNumbers = ["loss", "gradNorm", "learningRate", "ess", "clampedWeights", "clampedShare"];
 const moreStepNumbers = [
   "advantageMean",
   "advantageMeanAbs",
@@ -95,7 +98,8 @@ const moreStepNumbers = [
 ];
 const stepShape = {
   kind: "step",
-  moments: { a: expect.any(Number), e: expect.any(Number), noDigit: expect.any(Number), letters: expect.any(Number) },
+  moments: { a: estimate, e: estimate, noDigit: estimate, letters: estimate },
+  ...Object.fromEntries(["logZ", "klTargetPolicy", "klTargetProposal", "klProposalBase"].map((name) => [name, estimate])),
   proposalUpdated: expect.any(Boolean),
   ...Object.fromEntries([...stepNumbers, ...moreStepNumbers].map((name) => [name, expect.any(Number)])),
 };
@@ -110,7 +114,7 @@ describe("a run directory", () => {
   test("run.json tells the whole config, what computed it and when", async () => {
     const record = await jsonOf<Record<string, unknown>>("run", "run.json");
     expect(record).toMatchObject({
-      config: { base: at("base"), seed: 12, method: { name: "gdc++", baseline: "z-policy-over-proposal" } },
+      config: { base: at("base"), seed: 12, method: { name: "gdc++", baseline: "z" } },
       hash: await configHash(config),
       versions: { node: process.versions.node, tiltlm: expect.any(String) },
       device: "cpu",
@@ -191,8 +195,8 @@ describe("training", () => {
     expect(violations(before)).toBeGreaterThan(0.15);
     expect(violations(after)).toBeLessThan(0.5 * violations(before));
     expect(Math.abs(share(after, "a") - 0.5)).toBeLessThan(0.5 * Math.abs(share(before, "a") - 0.5));
-    expect(after.klTargetPolicy.value).toBeLessThan(0.6 * before.klTargetPolicy.value);
-    expect(after.tvTargetPolicy.value).toBeLessThan(before.tvTargetPolicy.value);
+    expect(after.klTargetPolicy!.value).toBeLessThan(0.6 * before.klTargetPolicy!.value);
+    expect(after.tvTargetPolicy!.value).toBeLessThan(before.tvTargetPolicy!.value);
     expect(before.klPolicyBase.value).toBeCloseTo(0, 3); // the base itself, scored by two programs in float32
   });
 
@@ -200,7 +204,7 @@ describe("training", () => {
     const steps = (await linesOf<StepMetrics>("run", "metrics.jsonl")).filter(({ kind }) => kind === "step");
     expect(steps.filter(({ proposalUpdated }) => proposalUpdated).length).toBeGreaterThan(2);
     expect(steps.filter(({ step, proposalUpdated }) => proposalUpdated && step % 5 !== 0)).toEqual([]);
-    expect(steps.at(-1)!.klTargetProposal!).toBeLessThan(0.7 * steps[0]!.klTargetProposal!);
+    expect(steps.at(-1)!.klTargetProposal!.value).toBeLessThan(0.7 * steps[0]!.klTargetProposal!.value);
   });
 });
 
@@ -314,27 +318,103 @@ describe("sample and score", () => {
 });
 
 describe("the other methods", () => {
-  const steps = async (name: "dpg" | "gdc" | "gdc++"): Promise<StepMetrics[]> => {
-    const small = { samples: 64, microBatch: 64 };
-    const change = { steps: 4, batch: small, evaluate: { every: 4, samples: 100, topP: 1 }, checkpoint: { every: 4, keep: 1 } };
-    const input = { ...config, ...change, proposal: { updateEvery: 2, criterion: "never" as const, samples: 64 } };
-    const target = { ...config.target, samples: 200 };
-    const out = at(name.replaceAll("+", "p"));
-    await tune(parseRunConfig({ ...input, target, method: { name } }, name), { out, resume: false }, context);
-    return (await linesOf<StepMetrics>(out.slice(root.length + 1), "metrics.jsonl")).filter(({ kind }) => kind === "step");
+  const small = {
+    steps: 4,
+    batch: { samples: 64, microBatch: 64 },
+    evaluate: { every: 4, samples: 100 },
+    checkpoint: { every: 4, keep: 1 },
   };
+  /** A run of a few steps: its metrics and its summary. */
+  const short = async (name: string, change: Partial<RunInput>): Promise<{ steps: StepMetrics[]; summary: Summary }> => {
+    const { base, features, sequence, optimizer } = config;
+    const input = { base, features, sequence, optimizer, ...small, ...change };
+    const { summary } = await tune(parseRunConfig(input, name), { out: at(name), resume: false }, context);
+    const lines = await linesOf<StepMetrics | Evaluation>(name, "metrics.jsonl");
+    expect(lines.flatMap((line) => holesIn(line, `${line.kind} ${line.step}`))).toEqual([]);
+    return { steps: lines.filter((line): line is StepMetrics => line.kind === "step"), summary };
+  };
+  const reward = { features: { a: 1 } };
+  const target = { moments: { a: 0.5, e: 0, noDigit: 1 }, samples: 200 };
 
   test("differ as they should: dpg samples from the policy, gdc has no baseline, gdc++ one of mean Z", async () => {
-    const [dpg, gdc, gdcpp] = [await steps("dpg"), await steps("gdc"), await steps("gdc++")];
+    const proposal = { updateEvery: 2, criterion: "never", samples: 64 } as const;
+    const [dpg, gdc, gdcpp] = [
+      (await short("dpg", { target, method: { name: "dpg" } })).steps,
+      (await short("gdc", { target, method: { name: "gdc" }, proposal })).steps,
+      (await short("gdc++", { target, method: { name: "gdc++" }, proposal })).steps,
+    ];
     // The first batch is the base's in all three.
     expect([gdc[0]!.moments, gdcpp[0]!.moments]).toEqual([dpg[0]!.moments, dpg[0]!.moments]);
     // q = policy: the two divergences are one number, up to the sampler's and the trainer's rounding in float32.
-    for (const { klTargetPolicy, klTargetProposal } of dpg) expect(klTargetPolicy).toBeCloseTo(klTargetProposal!, 3);
-    expect(Math.abs(gdc[3]!.klTargetPolicy! - gdc[3]!.klTargetProposal!)).toBeGreaterThan(0.01);
+    for (const { klTargetPolicy, klTargetProposal } of dpg) expect(klTargetPolicy!.value).toBeCloseTo(klTargetProposal!.value, 3);
+    expect(Math.abs(gdc[3]!.klTargetPolicy!.value - gdc[3]!.klTargetProposal!.value)).toBeGreaterThan(0.01);
     expect(dpg.map(({ proposalUpdated }) => proposalUpdated)).toEqual([true, true, true, true]);
     expect(gdc.some(({ proposalUpdated }) => proposalUpdated)).toBe(false);
     // P/(Zq) is around 1 and never negative; less pi/q = 1 it is around 0.
     expect(gdc[0]!.advantageMean).toBeCloseTo(gdc[0]!.advantageMeanAbs, 6);
     expect(gdc[0]!.advantageMean - gdcpp[0]!.advantageMean).toBeCloseTo(1, 4);
+  });
+
+  test.each(["reinforce", "kl-control", "rloo", "grpo", "ppo"] as const)(
+    "%s needs no target: then nothing of one is measured, and nothing of one is left",
+    async (name) => {
+      const { steps, summary } = await short(`${name}-alone`, { method: { name }, reward });
+      expect(summary.after).not.toHaveProperty("klTargetPolicy");
+      expect(summary).not.toHaveProperty("target");
+      expect(steps[3]).not.toHaveProperty("logZ");
+      expect(steps[3]!.moments["reward"]).toEqual(steps[3]!.moments["a"]);
+      expect(await readdir(at(`${name}-alone`))).not.toContain("target.json");
+    },
+  );
+
+  test("a reward method beside a target is measured against it", async () => {
+    const { steps, summary } = await short("ppo", { method: { name: "ppo" }, reward, target });
+    expect(summary.after.klTargetPolicy).toEqual(estimate);
+    expect(steps[3]).toMatchObject({
+      klCoefficient: expect.any(Number),
+      policyLoss: expect.any(Number),
+      valueLoss: expect.any(Number),
+      clipFraction: expect.any(Number),
+      explainedVariance: expect.any(Number),
+      klTargetPolicy: estimate,
+    });
+    expect(steps[3]!.klCoefficient).toBeLessThan(0.2); // KL(pi, a) is far below 6 nats, so the penalty is let go
+    const { weights } = await loadModelDirectory(nodeFiles, at("ppo", "model"));
+    expect(Object.keys(weights).filter((weight) => weight.includes("value"))).toEqual([]);
+  });
+
+  test("the emergent target of KL control is a target like any other", async () => {
+    const emergent = { reward, klCoefficient: 0.5, samples: 200 };
+    const { summary } = await short("emergent", { method: { name: "gdc++" }, target: emergent });
+    expect(summary.target!.coefficients["reward"]).toMatchObject({ value: 2, stdError: 0 });
+  });
+
+  test("diagnostics, averages and the proposal's evaluation come when they are asked for", async () => {
+    const { steps, summary } = await short("extras", {
+      method: { name: "f-dpg", divergence: "js" },
+      target: { moments: { a: 0.5 }, samples: 200 },
+      diagnostics: { every: 2, samples: 8 },
+      average: { kind: "ema", decay: 0.5, from: 1 },
+      evaluate: { every: 4, samples: 100, proposal: true },
+      partition: { rule: "windowed", window: 2 },
+      proposal: { criterion: "interval", updateEvery: 3, samples: 64 },
+    });
+    expect(steps.map(({ diagnostics }) => diagnostics !== undefined)).toEqual([false, true, false, true]);
+    expect(steps[1]!.diagnostics).toMatchObject({ gradientVariance: { n: 8 }, gradientSignalToNoise: estimate });
+    expect(steps.map(({ proposalUpdated }) => proposalUpdated)).toEqual([false, false, true, false]);
+    const evaluations = (await linesOf<Evaluation>("extras", "metrics.jsonl")).filter(({ kind }) => kind === "evaluation");
+    expect(evaluations.map(({ step, model, averaged }) => [step, model, averaged ?? false])).toEqual([
+      [0, "policy", false],
+      [4, "policy", false],
+      [4, "policy", true],
+      [4, "proposal", false],
+    ]);
+    expect(summary.afterAverage).toMatchObject({ averaged: true, n: 100 });
+    const [raw, average] = [
+      await readFile(at("extras", "model", "model.safetensors")),
+      await readFile(at("extras", "model-average", "model.safetensors")),
+    ];
+    expect(average.length).toBe(raw.length);
+    expect(average.equals(raw)).toBe(false);
   });
 });

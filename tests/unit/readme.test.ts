@@ -21,7 +21,7 @@ test("the library example is examples/library.ts, in at most 25 lines", () => {
 
 test("the config in it parses", () => {
   const [config] = block("yaml");
-  expect(parseRunConfig(parse(config!), "README").target.moments).toEqual({ lily: 0.05, male: 0.5 });
+  expect(parseRunConfig(parse(config!), "README").target?.moments).toEqual({ lily: 0.05, male: 0.5 });
 });
 
 test("every path of its tree and every page it links to is there", () => {

@@ -63,7 +63,7 @@ export const demoVerb: Verb = (program, io) => {
     const path = shippedConfig(io.packageRoot);
     const config = await loadRunConfig(path, options);
     const out = options.out ?? (await freeDirectory(io.files, "runs/demo"));
-    const wanted = Object.entries(config.target.moments).map(([name, moment]) => `${name} ${formatNumber(moment)}`);
+    const wanted = Object.entries(config.target?.moments ?? {}).map(([name, moment]) => `${name} ${formatNumber(moment)}`);
     const result = await withProgress(
       io,
       options,

@@ -1,0 +1,166 @@
+/**
+ * The one estimator of every method without a critic (arXiv 2206.00761, table 1; docs/math.md M40):
+ *
+ *   ascend  E_{x~q}[ A(x) grad log pi(x) ],      A = (pi/q) (R - B)
+ *
+ * A method is its reward R, which may depend on the policy, and its baseline B. Sampling from the policy itself is the case q = pi. The GDC family has
+ * R = p/pi and B = 0 or 1, so that A = p/q - pi/q; the papers' update over Z. No gradient flows through A.
+ */
+
+import { tensor } from "../base/tensor.ts";
+import { evaluate } from "../engine/evaluate.ts";
+import type { TypeOf, Value } from "../engine/graph.ts";
+import { cast, constant, exp, input, less, maximum, minimum, mul, neg, stopGradient, sub, sum } from "../engine/ops/index.ts";
+import { type DivergenceName, fDivergences } from "./f-divergence.ts";
+import type { Objective } from "./training.ts";
+
+/** What a reward may be made of, as graph values: [B] nats unless said otherwise. */
+export interface ScoreValues {
+  /** log P(x), unnormalised; -Infinity where P(x) = 0. */
+  readonly logTarget: Value;
+  /** log a(x). */
+  readonly logBase: Value;
+  /** log q(x), the distribution x was drawn from. */
+  readonly logProposal: Value;
+  /** log pi(x); no gradient flows through it. */
+  readonly logPolicy: Value;
+  /** r(x) [B]. */
+  readonly reward: Value;
+  /** log of the partition function of P, nats. */
+  readonly logZ: Value;
+  /** log of the unit that P(x) is counted in where it is a reward, nats. */
+  readonly logUnit: Value;
+  /** beta, reward per nat. */
+  readonly klCoefficient: Value;
+}
+
+/** A reward R(x) of the estimator, as what a sample of q gets: (pi/q) R. */
+export interface PseudoReward {
+  /** Which of the scores it reads, beside log q. */
+  readonly reads: readonly Exclude<keyof ScoreValues, "logProposal" | "logPolicy">[];
+  /** `ratio` takes log-ratios to ratios, and clamps them where the method wants that. */
+  readonly weighted: (scores: ScoreValues, ratio: (logRatio: Value) => Value) => Value;
+}
+
+const policyOverProposal = ({ logPolicy, logProposal }: ScoreValues, ratio: (logRatio: Value) => Value): Value =>
+  ratio(sub(logPolicy, logProposal));
+
+const divergenceReward = (name: DivergenceName): PseudoReward => ({
+  reads: ["logTarget", "logZ"],
+  weighted: (scores, ratio) => {
+    const logNormalized = sub(scores.logTarget, scores.logZ);
+    return fDivergences[name].weightedReward({
+      targetOverProposal: ratio(sub(logNormalized, scores.logProposal)),
+      policyOverProposal: policyOverProposal(scores, ratio),
+      targetOverPolicy: ratio(sub(logNormalized, scores.logPolicy)),
+      policyOverTarget: ratio(sub(scores.logPolicy, logNormalized)),
+      logTargetOverPolicy: sub(logNormalized, scores.logPolicy),
+    });
+  },
+});
+
+/** One row per reward. */
+export const pseudoRewards = {
+  /** r(x): REINFORCE. */
+  reward: { reads: ["reward"], weighted: (scores, ratio) => mul(policyOverProposal(scores, ratio), scores.reward) },
+  /** r(x) - beta log(pi/a): KL control (arXiv 1909.08593). */
+  "reward-less-kl": {
+    reads: ["reward", "logBase", "klCoefficient"],
+    weighted: (scores, ratio) => {
+      const penalty = mul(scores.klCoefficient, sub(scores.logPolicy, scores.logBase));
+      return mul(policyOverProposal(scores, ratio), sub(scores.reward, penalty));
+    },
+  },
+  /** P(x) in units of exp(logUnit): REINFORCE with the target as reward (arXiv 2012.11635). */
+  "target-mass": {
+    reads: ["logTarget", "logUnit"],
+    weighted: (scores, ratio) => mul(policyOverProposal(scores, ratio), exp(sub(scores.logTarget, scores.logUnit))),
+  },
+  kl: divergenceReward("kl"),
+  "reverse-kl": divergenceReward("reverse-kl"),
+  tv: divergenceReward("tv"),
+  js: divergenceReward("js"),
+  "chi-squared": divergenceReward("chi-squared"),
+  "reverse-chi-squared": divergenceReward("reverse-chi-squared"),
+} as const satisfies Record<string, PseudoReward>;
+
+export type PseudoRewardName = keyof typeof pseudoRewards;
+
+const sequences: TypeOf = { dtype: "f32", shape: ["B"] };
+const number: TypeOf = { dtype: "f32", shape: [] };
+const typeOf: Readonly<Record<keyof ScoreValues, TypeOf>> = {
+  logTarget: sequences,
+  logBase: sequences,
+  logProposal: sequences,
+  logPolicy: sequences,
+  reward: sequences,
+  logZ: number,
+  logUnit: number,
+  klCoefficient: number,
+};
+
+/** The inputs of a reward, by name. */
+export const inputsOf = (name: PseudoRewardName): Readonly<Record<string, TypeOf>> =>
+  Object.fromEntries([...pseudoRewards[name].reads, "logProposal" as const].map((read) => [read, typeOf[read]]));
+
+export interface PolicyGradientOptions {
+  readonly reward: PseudoRewardName;
+  /** Upper bound of log p/q and log pi/q, nats; absent: never clamped. */
+  readonly clampLogWeight?: number | undefined;
+}
+
+const ratioOf =
+  ({ clampLogWeight }: PolicyGradientOptions) =>
+  (logRatio: Value): Value =>
+    exp(clampLogWeight === undefined ? logRatio : minimum(logRatio, clampLogWeight));
+
+/** (pi/q) R of each sequence, from the scores [B]. */
+export const weightedReward = (options: PolicyGradientOptions, scores: ScoreValues): Value =>
+  pseudoRewards[options.reward].weighted(scores, ratioOf(options));
+
+/**
+ * R of each sample where the policy is the proposal, so that pi/q = 1: for baselines of a batch, and for what to expect before training. [B]
+ * @param scores by the names that the reward reads, and `logProposal`; arrays [B], or numbers for the whole batch
+ */
+export const rewardsAtProposal = (
+  options: PolicyGradientOptions,
+  scores: Readonly<Record<string, Float64Array | number>>,
+): Float64Array => {
+  const inputs = Object.fromEntries(
+    Object.entries(inputsOf(options.reward)).map(([name, { dtype, shape }]) => [name, input(name, dtype, shape)]),
+  );
+  const values = { ...inputs, logPolicy: inputs["logProposal"]! } as unknown as ScoreValues;
+  const given = Object.keys(inputs).map((name) => {
+    const value = scores[name]!;
+    return [name, typeof value === "number" ? tensor("f64", [], [value]) : tensor("f64", [value.length], value)] as const;
+  });
+  return evaluate({ inputs, outputs: { weighted: weightedReward(options, values) } }, Object.fromEntries(given))["weighted"]!
+    .data as Float64Array;
+};
+
+/**
+ * loss = -scale sum_b A_b log pi(x_b): its gradient is minus the ascent direction. `scale` is 1 over the samples of the whole batch, `baseline` B [B].
+ * Outputs [B]: `logPolicy`, `advantage` A, `weightedReward` (pi/q) R, and `clamped`, 1 where a ratio was cut.
+ */
+export const policyGradientObjective = (options: PolicyGradientOptions): Objective => ({
+  inputs: { ...inputsOf(options.reward), baseline: sequences, scale: number },
+  build: ({ logPolicy }, inputs) => {
+    const given = inputs as Record<keyof ScoreValues | "baseline" | "scale", Value>;
+    const scores: ScoreValues = { ...given, logPolicy: stopGradient(logPolicy) };
+    const weighted = weightedReward(options, scores);
+    const advantage = stopGradient(sub(weighted, mul(policyOverProposal(scores, ratioOf(options)), given.baseline)));
+    const { clampLogWeight: limit } = options;
+    const logRatio = sub(scores.logPolicy, scores.logProposal);
+    const largest =
+      inputs["logZ"] === undefined ? logRatio : maximum(logRatio, sub(sub(scores.logTarget, scores.logZ), scores.logProposal));
+    return {
+      loss: neg(mul(sum(mul(advantage, logPolicy)), given.scale)),
+      outputs: {
+        logPolicy,
+        advantage,
+        weightedReward: weighted,
+        ...(limit === undefined ? {} : { clamped: cast(less(constant(limit), largest), "f32") }),
+      },
+    };
+  },
+});
