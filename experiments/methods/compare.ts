@@ -127,6 +127,9 @@ const jobs: Job[] = (Object.keys(tasks) as TaskName[]).flatMap((task) =>
   Object.keys(methods).map((method) => ({ task, method })),
 );
 
+/** Node 20 does not run TypeScript by itself. */
+const loader = ["--import", "jiti/register"];
+
 /** Runs the jobs on `count` processes, each taking the next when it is done. */
 const shareOut = async (count: number): Promise<Result[]> => {
   const results: Result[] = [];
@@ -136,7 +139,7 @@ const shareOut = async (count: number): Promise<Result[]> => {
     for (let i = next++; i < jobs.length; i = next++) {
       const job = jobs[i]!;
       results[i] = await new Promise<Result>((resolve, reject) => {
-        const child = fork(fileURLToPath(import.meta.url), ["--worker", JSON.stringify(job)], { execArgv: process.execArgv });
+        const child = fork(fileURLToPath(import.meta.url), ["--worker", JSON.stringify(job)], { execArgv: loader });
         child.once("message", (message) => resolve(message as Result));
         child.once("exit", (code) => reject(new Error(`${job.task} ${job.method}: ended with exit code ${code}`)));
       });

@@ -12,7 +12,7 @@ import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
 import { klTargetPolicy, klTargetProposal } from "../targets/divergence.ts";
 import { hasMass, logWeights } from "../targets/ebm.ts";
-import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
+import { type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { partitionEstimate, updatePartition } from "../targets/partition.ts";
 import { rewardColumn } from "../targets/reward.ts";
 import { methodOf, type ScoredSamples } from "../tuners/method.ts";
@@ -41,13 +41,12 @@ interface Draw extends ScoredSamples {
   readonly scoreSeconds: number;
 }
 
-const logRatios = ({ logTarget, samples }: ScoredSamples & { readonly logTarget: Float64Array }): Float64Array =>
-  logTarget.map((value, i) => value - samples.logProbs[i]!);
-
-const withBatch = (goal: Goal | undefined, { logTarget, samples }: ScoredSamples): Goal | undefined =>
-  goal === undefined || logTarget === undefined
-    ? undefined
-    : { ...goal, partition: updatePartition(goal.partition, logRatios({ logTarget, samples, logBase: logTarget })) };
+/** The goal with what a batch says of Z pooled in. */
+const withBatch = (goal: Goal | undefined, { logTarget, samples }: ScoredSamples): Goal | undefined => {
+  if (goal === undefined || logTarget === undefined) return undefined;
+  const logRatios = logTarget.map((value, i) => value - samples.logProbs[i]!);
+  return { ...goal, partition: updatePartition(goal.partition, logRatios) };
+};
 
 /** KL(p, pi) and KL(p, q) from a batch of q; absent without a target, or where no sample has any mass under it. */
 const batchDivergences = ({ logTarget, samples }: ScoredSamples, logPolicy: Float64Array) => {
@@ -150,9 +149,13 @@ export const tune = async (
   const loaded = await directory.load(setup.device);
   const earlier = loaded?.seconds ?? 0;
   const seconds = (): number => earlier + (context.clock() - opened) / 1000;
-  const checkpoint = async (at: RunState): Promise<RunState> => {
-    const saved = { ...at, seconds: seconds(), logs: await directory.logSizes() };
+  /** The step of the newest checkpoint, which is not written a second time: nothing may happen to the only copy. */
+  let savedStep = loaded?.step;
+  const checkpoint = async (at: RunState, logs?: RunState["logs"]): Promise<RunState> => {
+    if (at.step === savedStep) return at;
+    const saved = { ...at, seconds: seconds(), logs: logs ?? (await directory.logSizes()) };
     context.onEvent({ type: "checkpoint", path: await directory.save(saved), step: saved.step });
+    savedStep = saved.step;
     return saved;
   };
   let state = loaded ?? (await checkpoint(await begin(setup, tuner, directory, context, seconds)));
@@ -234,12 +237,12 @@ export const tune = async (
     const diagnostics = every > 0 && step % every === 0 ? await tuner.diagnose(state.policy, batch, diagnosed) : undefined;
     const { state: policy, report } = await tuner.step(state.policy, batch, learningRate);
     if (!report.finite) {
-      await checkpoint(state);
+      const clamp = ["dpg", "gdc", "gdc++", "f-dpg"].includes(config.method.name) ? " or set method.clampLogWeight" : "";
       throw runtimeError({
-        where: `step ${step}`,
+        where: `step ${step} of ${config.method.name}`,
         expected: "a finite loss and gradient",
         got: `loss ${report.loss}, gradient norm ${report.gradNorm}`,
-        fix: `lower optimizer.learningRate or set method.clampLogWeight; step ${state.step} is saved in ${options.out}`,
+        fix: `lower optimizer.learningRate${clamp}; step ${state.step} is saved in ${options.out}`,
       });
     }
     state = {
@@ -320,7 +323,12 @@ export const tune = async (
     await inPhase(context, "tuning", config.steps, "steps", async (progress) => {
       progress(state.step);
       while (state.step < config.steps && !stopped()) {
-        await advance();
+        const [sofar, logs] = [state, await directory.logSizes()];
+        await advance().catch(async (error: unknown) => {
+          // A reward that fails or a step that is refused costs that step only. Where saving fails too, it was the disk, and the error says so.
+          if (error instanceof TiltError) await checkpoint(sofar, logs).catch(() => {});
+          throw error;
+        });
         if (state.step % config.evaluate.every === 0) await evaluateAll();
         if (state.step % config.checkpoint.every === 0 || state.step === config.steps || stopped())
           state = await checkpoint(state);

@@ -181,6 +181,80 @@ describe("bit-exact", () => {
   });
 });
 
+describe("bit-exact, for what else a run remembers", () => {
+  const { base: _, proposal, target, ...rest } = input();
+  const reward = { features: { a: 1, long: -0.5 } };
+  const runs: Readonly<Record<string, Omit<RunInput, "base">>> = {
+    "ppo: a value head, shuffled parts of the batch, an adaptive penalty": {
+      ...rest,
+      reward,
+      method: { name: "ppo", klTarget: 0.5, klHorizon: 100 },
+      batch: { samples: 48, microBatch: 20, epochs: 2, miniBatches: 2 },
+    },
+    "f-dpg: a running baseline; an average, a window of Z": {
+      ...rest,
+      proposal: proposal!,
+      target: target!,
+      method: { name: "f-dpg", divergence: "js" },
+      average: { kind: "ema", decay: 0.8, from: 1 },
+      partition: { rule: "windowed", window: 2 },
+    },
+    "kl-control: a proposal that is the policy, a target that emerges": {
+      ...rest,
+      target: { reward, klCoefficient: 0.5, samples: 600 },
+      method: { name: "kl-control", klControl: "adaptive" },
+      diagnostics: { every: 2, samples: 6 },
+      partition: { rule: "ess" },
+    },
+  };
+  test.each(Object.entries(runs))("%s", async (name, spec) => {
+    const config: RunInput = { base: join(root, "base"), ...spec };
+    const [whole, out] = [`${name[0]}-whole`, `${name[0]}-crashed`];
+    await run(whole, { config });
+    const crash = run(out, {
+      config,
+      onEvent: (event) => {
+        if (event.type === "step" && event.metrics.step === 5) throw new Error("power cut");
+      },
+    });
+    await expect(crash).rejects.toThrow("power cut");
+    await run(out, { config, resume: true });
+    await expectSameRun(out, whole);
+    if (config.average !== undefined) {
+      const averageOf = (of: string) => readFile(join(root, of, "model-average", "model.safetensors"));
+      expect((await averageOf(out)).equals(await averageOf(whole))).toBe(true);
+    }
+  });
+});
+
+test("a reward that fails costs one step: the one before is saved, and the run goes on once it is mended", async () => {
+  let calls = 0;
+  let broken = true;
+  const { proposal: _, target: __, ...rest } = input();
+  const config: RunInput = {
+    ...rest,
+    method: { name: "reinforce" },
+    reward: {
+      batch: (sequences) => {
+        calls++;
+        if (broken && calls === 5) throw new Error("the scorer is away");
+        return sequences.map(({ text }) => text.length / 10);
+      },
+    },
+    evaluate: { every: 8, samples: 100 },
+    checkpoint: { every: 8, keep: 2 },
+  };
+  // The first call is the evaluation of the base.
+  await expect(run("reward", { config })).rejects.toThrow(
+    "reward: expected values, got an exception: the scorer is away; correct the function, or catch what it may meet",
+  );
+  expect((await readdir(join(root, "reward", "checkpoints"))).sort()).toEqual(["step-000000", "step-000003"]);
+  broken = false;
+  await run("reward", { config, resume: true });
+  await run("reward-whole", { config });
+  await expectSameRun("reward", "reward-whole");
+});
+
 describe("refusals", () => {
   test("a directory that exists, without --resume; nothing in it changes", async () => {
     await mkdir(join(root, "mine"));
@@ -218,7 +292,7 @@ describe("refusals", () => {
 test("a loss that is not finite stops the run with the last good step saved", async () => {
   const config = input({ optimizer: { learningRate: 1e30, warmupSteps: 0 }, steps: 8, proposal: { criterion: "never" } });
   await expect(run("diverged", { config })).rejects.toThrow(
-    /^step \d: expected a finite loss and gradient, got loss .*; lower optimizer\.learningRate or set method\.clampLogWeight; step \d is saved in /,
+    /^step \d of gdc\+\+: expected a finite loss and gradient, got loss .*; lower optimizer\.learningRate or set method\.clampLogWeight; step \d is saved in /,
   );
   const steps = await readdir(join(root, "diverged", "checkpoints"));
   expect(steps.length).toBeGreaterThan(0);
