@@ -114,7 +114,9 @@ export const problemsOf = (
         return [{ rank: 1, error: choice(where, path, value, issue.values) }];
       case "invalid_union": {
         const { options } = issue as { options?: readonly unknown[] };
-        if (options !== undefined) return [{ rank: 1, error: choice(where, path, value, options) }];
+        // A discriminator with a default counts undefined among its options.
+        const names = options?.filter((option) => option !== undefined);
+        if (names !== undefined) return [{ rank: 1, error: choice(where, path, value, names) }];
         return (issue.errors[chooseBranch(value)] ?? issue.errors.flat()).flatMap((inner) => describe(inner, path));
       }
       default:

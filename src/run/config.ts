@@ -7,8 +7,10 @@
 import { z } from "zod";
 import { messageOf, TiltError, usageError } from "../base/errors.ts";
 import type { Sequence } from "../sampling/samples.ts";
-import { constraintsOf } from "../targets/ebm.ts";
+import { defaultTimeoutSeconds, type Value } from "../targets/deadline.ts";
+import { constraintsOf, givenCoefficientsOf, type TargetSpec } from "../targets/ebm.ts";
 import { createFeature, type FeatureSpec } from "../targets/feature.ts";
+import { createReward, type RewardSpec, rewardName } from "../targets/reward.ts";
 import { placeOf, problemsOf, show, strict } from "./config-problems.ts";
 
 const whole = (least: number) => z.int().min(least);
@@ -19,7 +21,6 @@ const device = z.enum(["cpu", "webgpu", "cuda"]).default("cpu").describe("what c
 
 // --- Features: plain data in YAML, or functions in a TypeScript config.
 
-type Value = number | boolean;
 type PerSample = (sequence: Sequence) => Value | Promise<Value>;
 type PerBatch = (sequences: readonly Sequence[]) => ArrayLike<Value> | Promise<ArrayLike<Value>>;
 
@@ -27,6 +28,7 @@ const callable = <F>(what: string) => z.custom<F>((value) => typeof value === "f
 const perSample = callable<PerSample>("a sequence { text, ids, ended } that returns a number or a boolean");
 const perBatch = callable<PerBatch>("a list of sequences that returns as many numbers or booleans");
 const binary = z.boolean().exactOptional().describe("whether its values are 0 or 1; true where absent");
+const timeoutSeconds = z.number().positive().default(defaultTimeoutSeconds).describe("of each call of the function");
 
 const declaredFeature = z.discriminatedUnion("kind", [
   strict({ kind: z.literal("word"), word: text, caseSensitive: z.boolean().default(true) }),
@@ -45,26 +47,41 @@ const declaredFeature = z.discriminatedUnion("kind", [
     min: whole(0).exactOptional(),
     max: whole(0).exactOptional(),
   }),
-  strict({ kind: z.literal("function"), binary, perSample: perSample.exactOptional(), perBatch: perBatch.exactOptional() }),
+  strict({
+    kind: z.literal("function"),
+    binary,
+    timeoutSeconds,
+    perSample: perSample.exactOptional(),
+    perBatch: perBatch.exactOptional(),
+  }),
 ]);
 
-/** The forms of a feature, in the order of `featureForm`. */
+/** The forms of a feature, in the order of `formOf`. */
 const feature = z.union([
   declaredFeature,
-  perSample.transform((fn) => ({ kind: "function" as const, perSample: fn })),
-  strict({ sample: perSample, binary }).transform(({ sample, ...rest }) => ({
+  perSample.transform((fn) => ({ kind: "function" as const, timeoutSeconds: defaultTimeoutSeconds, perSample: fn })),
+  strict({ sample: perSample, binary, timeoutSeconds }).transform(({ sample, ...rest }) => ({
     kind: "function" as const,
     ...rest,
     perSample: sample,
   })),
-  strict({ batch: perBatch, binary }).transform(({ batch, ...rest }) => ({
+  strict({ batch: perBatch, binary, timeoutSeconds }).transform(({ batch, ...rest }) => ({
     kind: "function" as const,
     ...rest,
     perBatch: batch,
   })),
 ]);
 
-const featureForm = (value: unknown): number => {
+/** The forms of a reward, in the order of `formOf`. */
+const reward = z.union([
+  strict({ features: z.record(text, z.number()).describe("r(x) is the sum of these features, each times its weight") }),
+  perSample.transform((fn) => ({ sample: fn, timeoutSeconds: defaultTimeoutSeconds })),
+  strict({ sample: perSample, timeoutSeconds }),
+  strict({ batch: perBatch, timeoutSeconds }),
+]);
+
+/** Which form of a feature or a reward was meant: declared, a function, `sample` or `batch`. */
+const formOf = (value: unknown): number => {
   if (typeof value === "function") return 1;
   if (typeof value !== "object" || value === null || "kind" in value) return 0;
   return "sample" in value ? 2 : "batch" in value ? 3 : 0;
@@ -88,48 +105,164 @@ const optimizer = (learningRate: number, schedule: "constant" | "cosine") =>
     maxGradNorm: z.number().positive().exactOptional().describe("clips the gradient's norm; absent: never"),
   }).transform(({ weightDecay, ...rest }) => ({ ...rest, weightDecay: weightDecay ?? (rest.name === "adamw" ? 0.01 : 0) }));
 
-const batch = (samples: number, microBatch: number) =>
+const batch = (samples: number, microBatch: number) => ({
+  samples: whole(2).default(samples).describe("sequences per batch"),
+  // The last micro-batch is smaller when the one does not divide the other; weights are per sequence, so nothing is lost.
+  microBatch: whole(1).default(microBatch).describe("sequences computed at once; any number up to those of an optimizer step"),
+});
+
+// --- The methods of a run.
+
+type SamplesFrom = "policy" | "proposal" | "either";
+
+/** What each method cannot do without, and where its samples come from. One row per method. */
+export const methodNeeds = {
+  reinforce: { reward: true, target: false, samplesFrom: "policy" },
+  "reinforce-target": { reward: false, target: true, samplesFrom: "policy" },
+  "kl-control": { reward: true, target: false, samplesFrom: "policy" },
+  rloo: { reward: true, target: false, samplesFrom: "policy" },
+  grpo: { reward: true, target: false, samplesFrom: "policy" },
+  ppo: { reward: true, target: false, samplesFrom: "policy" },
+  dpg: { reward: false, target: true, samplesFrom: "policy" },
+  gdc: { reward: false, target: true, samplesFrom: "proposal" },
+  "gdc++": { reward: false, target: true, samplesFrom: "proposal" },
+  "f-dpg": { reward: false, target: true, samplesFrom: "either" },
+} as const satisfies Readonly<
+  Record<string, { readonly reward: boolean; readonly target: boolean; readonly samplesFrom: SamplesFrom }>
+>;
+
+export type MethodName = keyof typeof methodNeeds;
+
+/** Where neither the method nor the target has a KL coefficient. */
+const klCoefficients = { "kl-control": 0.1, rloo: 0.05, grpo: 0.04, ppo: 0.2 } as const;
+
+const policyBaseline = z
+  .enum(["none", "mean", "leave-one-out"])
+  .default("leave-one-out")
+  .describe("subtracted from the reward: nothing, the batch's mean, or the mean of the others");
+const targetBaseline = (name: "none" | "z") =>
+  z.enum(["none", "z"]).default(name).describe("subtracted from P/q: nothing, or Z pi/q, which is Z where q = pi");
+const clampLogWeight = z.number().exactOptional().describe("upper bound of log P/(Z q), nats; absent: never clamped");
+const klControl = (control: "fixed" | "adaptive", least: z.ZodNumber) => ({
+  klCoefficient: least
+    .exactOptional()
+    .describe(
+      `beta of the penalty; the target's where absent, without one ${Object.values(klCoefficients).join(", ")} by method`,
+    ),
+  klControl: z.enum(["fixed", "adaptive"]).default(control).describe("whether beta follows the policy towards klTarget"),
+  klTarget: z.number().positive().default(6).describe("KL(pi, a) that an adaptive beta aims at, nats per sequence"),
+  klHorizon: z.number().positive().default(10000).describe("sequences over which an adaptive beta moves"),
+});
+const openShare = z.number().gt(0).lt(1);
+const clip = openShare.default(0.2).describe("how far pi/q may leave 1 before a sample stops to count");
+const notNegative = z.number().min(0);
+
+const method = z.discriminatedUnion("name", [
+  strict({ name: z.literal("reinforce"), baseline: policyBaseline }),
+  strict({ name: z.literal("reinforce-target"), baseline: policyBaseline }),
+  strict({ name: z.literal("kl-control"), baseline: policyBaseline, ...klControl("fixed", z.number().positive()) }),
+  strict({ name: z.literal("rloo"), ...klControl("fixed", notNegative) }),
   strict({
-    samples: whole(2).default(samples).describe("sequences per optimizer step"),
-    // The last micro-batch is smaller when the one does not divide the other; weights are per sequence, so nothing is lost.
-    microBatch: whole(1).default(microBatch).describe("sequences computed at once; any number up to samples"),
-  }).prefault({});
+    name: z.literal("grpo"),
+    ...klControl("fixed", notNegative),
+    clip,
+    scaleByDeviation: z.boolean().default(true).describe("whether advantages are divided by the rewards' standard deviation"),
+    lengthScale: z
+      .enum(["sequence", "batch", "constant"])
+      .default("sequence")
+      .describe("what a sequence's token losses are divided by: its length, the batch's mean length, or sequence.maxTokens"),
+  }),
+  strict({
+    name: z.literal("ppo"),
+    ...klControl("adaptive", notNegative),
+    discount: z.number().gt(0).max(1).default(1),
+    gaeLambda: share.default(0.95),
+    clip,
+    valueClip: z.number().positive().default(0.2).describe("how far a value may move from its old one before it stops to count"),
+    valueCoefficient: notNegative.default(0.1).describe("weight of the values' loss"),
+    whiten: z.boolean().default(true).describe("whether advantages are brought to mean 0 and variance 1"),
+  }),
+  strict({ name: z.literal("dpg"), baseline: targetBaseline("none"), clampLogWeight }),
+  strict({ name: z.literal("gdc"), baseline: targetBaseline("none"), clampLogWeight }),
+  strict({ name: z.literal("gdc++").default("gdc++"), baseline: targetBaseline("z"), clampLogWeight }),
+  strict({
+    name: z.literal("f-dpg"),
+    divergence: z.enum(["kl", "reverse-kl", "tv", "js", "chi-squared", "reverse-chi-squared"]).default("kl"),
+    samplesFrom: z.enum(["proposal", "policy"]).default("proposal"),
+    baseline: z
+      .enum(["none", "running"])
+      .default("running")
+      .describe("subtracted from the pseudo-reward: nothing, or its mean so far"),
+    clampLogWeight,
+  }),
+]);
+
+type Method = z.output<typeof method>;
+
+/** Whether a method samples from the policy itself, and so has no proposal. */
+export const samplesFromPolicy = (method: Pick<Method, "name"> & { readonly samplesFrom?: string }): boolean =>
+  methodNeeds[method.name].samplesFrom === "policy" || method.samplesFrom === "policy";
 
 // --- A run.
 
-const baselines = { dpg: "none", gdc: "none", "gdc++": "z-policy-over-proposal" } as const;
+const targetForm = {
+  moments: z
+    .record(text, z.number())
+    .exactOptional()
+    .describe("the wanted expectation of each feature; 0 and 1 of a yes/no feature are hard constraints"),
+  coefficients: z.record(text, z.number()).exactOptional().describe("given instead of fitted; nats per unit of the feature"),
+  reward: reward.exactOptional().describe("with klCoefficient: p(x) ~ a(x) exp(r(x)/klCoefficient), the optimum of KL control"),
+  klCoefficient: z.number().positive().exactOptional().describe("beta of the reward, here or at the top level"),
+};
 
-const runSchema = strict({
+const proposal = strict({
+  updateEvery: whole(1)
+    .default(10)
+    .describe("steps between checks whether the policy has come nearer to the target than the proposal"),
+  criterion: z
+    .enum(["kl", "kl-authors", "tv", "interval", "never"])
+    .default("kl")
+    .describe("how near is measured; interval: the policy is taken at every check"),
+  samples: whole(2).default(1024).describe("fresh sequences of a check"),
+});
+
+const writtenRun = strict({
   base: text.describe("a Hugging Face model directory (relative to the config file), or a hub id owner/name"),
   sequence: strict({
     maxTokens: z.int().min(1).max(4096).default(64).describe("generated tokens at most; the model's end token stops a sequence"),
     prompt: z.string().default("").describe("what every sequence begins with, not scored; empty: only the model's start token"),
   }).prefault({}),
   features: z.record(text, feature).describe("what is measured, by name; a feature without a wanted moment is only reported"),
+  reward: reward.exactOptional().describe("what reward-maximising methods ascend; written here or in the target"),
   target: strict({
-    moments: z
-      .record(text, z.number())
-      .describe("the wanted expectation of each feature; 0 and 1 of a yes/no feature are hard constraints"),
-    samples: whole(2).default(8192).describe("sequences of the base from which the target is fitted"),
-  }),
-  method: strict({
-    name: z.enum(["dpg", "gdc", "gdc++"]).default("gdc++"),
-    baseline: z
-      .enum(["none", "z", "z-policy-over-proposal"])
+    ...targetForm,
+    product: z
+      .array(strict(targetForm))
+      .min(2)
       .exactOptional()
-      .describe("subtracted from P/q; by the method's name where absent"),
-    clampLogWeight: z.number().exactOptional().describe("upper bound of log P/(Z q), nats; absent: never clamped"),
-  })
-    .transform(({ baseline, ...rest }) => ({ ...rest, baseline: baseline ?? baselines[rest.name] }))
-    .prefault({}),
-  batch: batch(512, 64),
+      .describe("targets fitted one by one, then multiplied: P(x) = a(x) times every P(x)/a(x)"),
+    samples: whole(2).default(8192).describe("sequences of the base from which the target is fitted"),
+  }).exactOptional(),
+  method: method.prefault({}),
+  batch: strict({
+    ...batch(512, 64),
+    epochs: whole(1).exactOptional().describe("passes over each batch; where absent 4 for ppo, 1 for the others"),
+    miniBatches: whole(1).default(1).describe("optimizer steps per pass"),
+  }).prefault({}),
   optimizer: optimizer(1.41e-5, "constant").prefault({}),
-  proposal: strict({
-    updateEvery: whole(1)
-      .default(10)
-      .describe("steps between checks whether the policy has come nearer to the target than the proposal"),
-    criterion: z.enum(["kl", "kl-authors", "never"]).default("kl"),
-    samples: whole(2).default(1024).describe("fresh sequences of a check"),
+  proposal: proposal.exactOptional().describe("of methods that sample from a proposal"),
+  partition: strict({
+    rule: z.enum(["cumulative", "windowed", "ess"]).default("cumulative").describe("how batches add up to the estimate of Z"),
+    window: whole(1).default(10).describe("batches that are remembered; windowed only"),
+  }).prefault({}),
+  average: strict({
+    kind: z.enum(["none", "polyak", "ema"]).default("none").describe("of the policy's weights over steps"),
+    decay: openShare.default(0.99).describe("share of the old average that a step keeps; ema only"),
+    from: whole(0).default(0).describe("steps done before averaging starts"),
+  }).prefault({}),
+  diagnostics: strict({
+    every: whole(0).default(0).describe("steps between diagnostics of the gradient; 0: never"),
+    samples: whole(2).default(32).describe("sequences of a diagnostic"),
   }).prefault({}),
   steps: whole(1).default(300),
   seed,
@@ -137,6 +270,7 @@ const runSchema = strict({
     every: whole(1).default(20).describe("steps between evaluations"),
     samples: whole(2).default(2048).describe("sequences of an evaluation"),
     topP: z.number().positive().max(1).default(1).describe("nucleus of the texts and moments; divergences are always at 1"),
+    proposal: z.boolean().default(false).describe("whether the proposal is evaluated too"),
   }).prefault({}),
   checkpoint: strict({
     every: whole(1).default(20).describe("steps between checkpoints"),
@@ -145,9 +279,37 @@ const runSchema = strict({
   device,
 });
 
+type Written = z.output<typeof writtenRun>;
+type WithKlCoefficient<M> = M extends { readonly klControl: string } ? Omit<M, "klCoefficient"> & { klCoefficient: number } : M;
+
+/** The target's KL coefficient. Several of a product are one: their 1/beta add up. */
+const klCoefficientOf = (target: Written["target"]): number | undefined => {
+  const found = (target?.product ?? [target ?? {}]).flatMap(({ klCoefficient }) => klCoefficient ?? []);
+  return found.length === 0 ? undefined : 1 / found.reduce((total, beta) => total + 1 / beta, 0);
+};
+
+/** The defaults that depend on other keys. A method that samples from the policy gets no proposal; one that is written is left to be refused. */
+const completed = (written: Written) => {
+  const { method, proposal: wanted, batch, ...rest } = written;
+  const complete =
+    "klControl" in method
+      ? { ...method, klCoefficient: method.klCoefficient ?? klCoefficientOf(rest.target) ?? klCoefficients[method.name] }
+      : method;
+  const used = wanted ?? (samplesFromPolicy(method) ? undefined : proposal.parse({}));
+  return {
+    ...rest,
+    method: complete as WithKlCoefficient<Method>,
+    batch: { ...batch, epochs: batch.epochs ?? (method.name === "ppo" ? 4 : 1) },
+    ...(used === undefined ? {} : { proposal: used }),
+  };
+};
+
+// Read again, the keys that were added stand where the schema has them.
+const runSchema = writtenRun.transform((written) => writtenRun.parse(completed(written)) as ReturnType<typeof completed>);
+
 /** As written: defaults may be left out. */
 export type RunInput = z.input<typeof runSchema>;
-/** Complete. */
+/** Complete. A method that samples from the policy has no `proposal`. */
 export type RunConfig = z.output<typeof runSchema>;
 
 // --- A pretraining.
@@ -167,7 +329,7 @@ const pretrainSchema = strict({
     innerWidth: whole(1).exactOptional().describe("of the feed-forward layers; by the family where absent"),
     contextLength: whole(2).default(64).describe("tokens"),
   }).prefault({}),
-  batch: batch(128, 128),
+  batch: strict(batch(128, 128)).prefault({}),
   optimizer: optimizer(1e-3, "cosine").prefault({}),
   steps: whole(1).exactOptional(),
   epochs: z.number().positive().exactOptional().describe("passes over the data, instead of steps"),
@@ -185,18 +347,56 @@ export type PretrainConfig = z.output<typeof pretrainSchema>;
 export const defineRun = (config: RunInput): RunInput => config;
 export const definePretrain = (config: PretrainInput): PretrainInput => config;
 
+// --- What a run's config says of its reward and its target.
+
+type Path = readonly string[];
+type TargetConfig = NonNullable<RunConfig["target"]>;
+
+/** Every reward that is written, and where; a config that parses has at most one. */
+const rewardsIn = ({ reward, target }: Pick<RunConfig, "reward" | "target">): { path: Path; reward: RewardSpec }[] => {
+  const factors = (target?.product ?? []).map((form, k) => [["target", "product", `${k}`, "reward"], form.reward] as const);
+  const places = [[["reward"], reward], [["target", "reward"], target?.reward], ...factors] as const;
+  return places.flatMap(([path, written]) => (written === undefined ? [] : [{ path, reward: written }]));
+};
+
+/** The reward, wherever it is written. */
+export const rewardOf = (config: Pick<RunConfig, "reward" | "target">): RewardSpec | undefined => rewardsIn(config)[0]?.reward;
+
+/** The forms of a target, and where: itself, or the factors of its product. */
+const formsOf = (target: TargetConfig) =>
+  target.product?.map((form, k) => ({ path: ["target", "product", `${k}`], form })) ?? [{ path: ["target"], form: target }];
+
+/** What is to be fitted: one spec, or one for each factor of a product. A reward over its KL coefficient is a given coefficient. */
+export const targetSpecsOf = (target: TargetConfig): TargetSpec[] =>
+  formsOf(target).map(({ form: { moments, coefficients, klCoefficient } }) => ({
+    moments,
+    coefficients:
+      klCoefficient === undefined
+        ? coefficients
+        : { ...coefficients, [rewardName]: (coefficients?.[rewardName] ?? 0) + 1 / klCoefficient },
+  }));
+
 // --- Checks across keys.
 
-type Complain = (path: readonly string[], expected: string, got: string, fix: string) => void;
+type Complain = (path: Path, expected: string, got: string, fix: string) => void;
 
-const sharedChecks = ({ batch, optimizer }: Pick<RunConfig, "batch" | "optimizer">, complain: Complain): void => {
-  if (batch.microBatch > batch.samples) {
-    complain(
-      ["batch", "microBatch"],
-      `at most batch.samples (${batch.samples})`,
-      `${batch.microBatch}`,
-      "lower it or raise batch.samples",
-    );
+const sharedChecks = (
+  {
+    batch,
+    optimizer,
+  }: Pick<PretrainConfig, "optimizer"> & { readonly batch: PretrainConfig["batch"] & { readonly miniBatches?: number } },
+  complain: Complain,
+): void => {
+  const { samples, microBatch, miniBatches = 1 } = batch;
+  if (miniBatches > samples) {
+    const fix = "lower it or raise batch.samples";
+    complain(["batch", "miniBatches"], `at most batch.samples (${samples})`, `${miniBatches}`, fix);
+  } else if (microBatch > Math.ceil(samples / miniBatches)) {
+    const most =
+      miniBatches === 1
+        ? `batch.samples (${samples})`
+        : `batch.samples / batch.miniBatches (${Math.ceil(samples / miniBatches)})`;
+    complain(["batch", "microBatch"], `at most ${most}`, `${microBatch}`, "lower it or raise batch.samples");
   }
   if (optimizer.name === "adam" && optimizer.weightDecay > 0) {
     complain(
@@ -208,12 +408,78 @@ const sharedChecks = ({ batch, optimizer }: Pick<RunConfig, "batch" | "optimizer
   }
 };
 
-/** Features that cannot work, and moments that no distribution can have: found by building the one and resolving the other. */
-const targetProblems = (config: RunConfig, where: string): TiltError[] => {
-  const binaryOf: Record<string, boolean> = {};
-  const problems = Object.entries(config.features).flatMap(([name, spec]) => {
+/** What a method needs and is not given, and what it is given and would not use. */
+const methodChecks = (config: RunConfig, complain: Complain): void => {
+  const { method, target, proposal, evaluate } = config;
+  const needs = methodNeeds[method.name];
+  if (needs.reward && rewardOf(config) === undefined)
+    complain(
+      ["reward"],
+      `a reward, which ${method.name} ascends`,
+      "nothing",
+      "add reward, or use gdc++, which needs a target only",
+    );
+  if (needs.target && target === undefined) {
+    const fix = "add target, or use kl-control, which needs a reward only";
+    complain(["target"], `a target, which ${method.name} brings the policy to`, "nothing", fix);
+  }
+  if (samplesFromPolicy(method)) {
+    const either = method.name === "f-dpg";
+    const because = `because ${method.name}${either ? " with samplesFrom: policy" : ""} samples from the policy itself`;
+    const otherwise = either ? "set method.samplesFrom: proposal" : "use gdc++";
+    if (proposal !== undefined) complain(["proposal"], `no proposal, ${because}`, "one", `remove proposal, or ${otherwise}`);
+    if (evaluate.proposal) complain(["evaluate", "proposal"], `false, ${because}`, "true", `remove it, or ${otherwise}`);
+  }
+  if ("klControl" in method && method.klControl === "adaptive" && method.klCoefficient === 0) {
+    const expected = `a number above 0, because ${method.name} with klControl: adaptive multiplies it`;
+    complain(["method", "klCoefficient"], expected, "0", "raise it, or use klControl: fixed");
+  }
+};
+
+/** How the reward and the forms of the target go together. */
+const formChecks = (config: RunConfig, complain: Complain): void => {
+  const [reward, ...others] = rewardsIn(config);
+  for (const { path } of others)
+    complain(path, "the reward written once", `a second one beside ${reward!.path.join(".")}`, "write it once, here or there");
+  if (reward !== undefined && Object.hasOwn(config.features, rewardName)) {
+    const expected = `another name, because "${rewardName}" is the reward's in this config`;
+    complain(["features", rewardName], expected, `"${rewardName}"`, "rename the feature");
+  }
+  if (config.target === undefined) return;
+  for (const key of Object.keys(targetForm) as (keyof typeof targetForm)[]) {
+    if (config.target.product === undefined || config.target[key] === undefined) continue;
+    complain(["target", key], "nothing beside product, whose factors say it all", show(config.target[key]), "make it a factor");
+  }
+  for (const { path, form } of formsOf(config.target)) {
+    const at = [...path, "klCoefficient"];
+    if (form.reward !== undefined && form.klCoefficient === undefined)
+      complain(at, "beta of the target a(x) exp(reward/beta)", "nothing", "add it, or move the reward to the top level");
+    if (form.klCoefficient !== undefined && reward === undefined)
+      complain(at, "a reward that it divides", "none", "add reward, or remove klCoefficient");
+    if (Object.keys(targetForm).every((key) => form[key as keyof typeof targetForm] === undefined)) {
+      const expected = "moments, coefficients, or a reward with its klCoefficient";
+      complain(path, `${expected}${path.length === 1 ? ", or a product of such" : ""}`, "none of them", "say what is wanted");
+    }
+  }
+};
+
+/** What only building it tells, as problems of the config. */
+const problemsOfBuilding = (place: string, build: () => void): TiltError[] => {
+  try {
+    build();
+    return [];
+  } catch (error) {
+    return [new TiltError("usage", `${place}: ${messageOf(error)}`, { cause: error })];
+  }
+};
+
+/** Features and rewards that cannot work, and targets that no distribution can be: found by building them. */
+const targetProblems = (config: RunConfig, where: string, complain: Complain): TiltError[] => {
+  const { features, target, method } = config;
+  const binaryOf = new Map<string, boolean>();
+  const problems = Object.entries(features).flatMap(([name, spec]) => {
     try {
-      binaryOf[name] = createFeature(name, spec satisfies FeatureSpec).binary;
+      binaryOf.set(name, createFeature(name, spec satisfies FeatureSpec).binary);
       return [];
     } catch (error) {
       const complaint = messageOf(error).replace(`feature "${name}": `, "");
@@ -221,12 +487,31 @@ const targetProblems = (config: RunConfig, where: string): TiltError[] => {
     }
   });
   if (problems.length > 0) return problems;
-  try {
-    constraintsOf(config.target, { names: Object.keys(binaryOf), binary: Object.values(binaryOf) });
-    return [];
-  } catch (error) {
-    return [new TiltError("usage", `${where}: ${messageOf(error)}`, { cause: error })];
+  const names = Object.keys(features).map((name) => ({ name }));
+  problems.push(
+    ...rewardsIn(config).flatMap(({ path, reward }) =>
+      problemsOfBuilding(where, () => createReward(reward, names, path.join("."))),
+    ),
+  );
+  if (target === undefined) return problems;
+  if (rewardOf(config) !== undefined || klCoefficientOf(target) !== undefined) binaryOf.set(rewardName, false);
+  const matrix = { names: [...binaryOf.keys()], binary: [...binaryOf.values()] };
+  const forms = formsOf(target);
+  for (const [k, spec] of targetSpecsOf(target).entries()) {
+    if (spec.moments === undefined && spec.coefficients === undefined) continue;
+    const place = forms[k]!.path.join(".");
+    problems.push(
+      ...problemsOfBuilding(where, () => {
+        givenCoefficientsOf(spec, matrix, place);
+        const hard = constraintsOf(spec, matrix, place).find((constraint) => constraint.hard);
+        if (hard === undefined || method.name !== "f-dpg" || !/^reverse-/.test(method.divergence)) return;
+        const wish = `${place}.moments.${hard.name} = ${hard.moment}`;
+        const expected = `kl, tv, js or chi-squared for f-dpg, because ${method.divergence} is infinite where the target has no mass (${wish})`;
+        complain(["method", "divergence"], expected, method.divergence, "choose one of them, or use gdc++");
+      }),
+    );
   }
+  return problems;
 };
 
 const modelChecks = ({ family, width, heads, keyValueHeads }: PretrainConfig["model"], complain: Complain): void => {
@@ -260,7 +545,7 @@ const parse = <T>(
       problems.push(usageError({ where: placeOf(where, path), expected, got, fix }));
     };
     problems.push(...check(result.data, complain));
-  } else problems.push(...problemsOf(result.error.issues, input, where, featureForm));
+  } else problems.push(...problemsOf(result.error.issues, input, where, formOf));
   const [first, ...more] = problems;
   if (first === undefined) return result.data!;
   if (more.length === 0) throw first;
@@ -278,7 +563,9 @@ const parse = <T>(
 export const parseRunConfig = (input: unknown, where: string): RunConfig =>
   parse(runSchema, input, where, (config, complain) => {
     sharedChecks(config, complain);
-    return targetProblems(config, where);
+    methodChecks(config, complain);
+    formChecks(config, complain);
+    return targetProblems(config, where, complain);
   });
 
 /** The complete config of a pretraining. @throws TiltError (usage), as parseRunConfig */

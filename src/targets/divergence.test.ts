@@ -12,6 +12,7 @@ import {
   klTargetProposal,
   type PolicyScores,
   perplexity,
+  tvProposalMinusPolicy,
   tvTargetPolicy,
   tvTargetProposal,
 } from "./divergence.ts";
@@ -58,6 +59,7 @@ const estimators: [string, (scores: PolicyScores, logZ?: number) => Estimate, (l
   ["KL(p, q) - KL(p, pi)", klProposalMinusPolicy, (logQ) => kl(logP, logQ) - kl(logP, logPolicy)],
   ["TV(p, pi)", tvTargetPolicy, () => tv(logP, logPolicy)],
   ["TV(p, q)", tvTargetProposal, (logQ) => tv(logP, logQ)],
+  ["TV(p, q) - TV(p, pi)", tvProposalMinusPolicy, (logQ) => tv(logP, logQ) - tv(logP, logPolicy)],
   ["JS(p, pi)", jsTargetPolicy, () => js(logP, logPolicy)],
   ["JS(p, q)", jsTargetProposal, (logQ) => js(logP, logQ)],
 ];
@@ -107,9 +109,20 @@ test("the paired difference is the difference of the two estimates, whatever Z t
   }
 });
 
-test("the paired difference is far less noisy than either estimate when policy and proposal are close", () => {
+test("the paired difference of TV is the difference of the two estimates, at the Z they share", () => {
+  const scores = scoresOf(everything);
+  for (const shared of [undefined, logZ, logZ + 1.3, -40]) {
+    const difference = tvTargetProposal(scores, shared).value - tvTargetPolicy(scores, shared).value;
+    // Sums of 121 terms, of the size of the two estimates.
+    const size = 1 + tvTargetPolicy(scores, shared).value;
+    expect(Math.abs(difference - tvProposalMinusPolicy(scores, shared).value)).toBeLessThan(1e-12 * size);
+  }
+});
+
+test("the paired differences are far less noisy than either estimate when policy and proposal are close", () => {
   const close = { ...scoresOf(everything), logPolicy: logProposal.map((value, i) => value + (i % 2 ? 0.01 : -0.01)) };
   expect(klProposalMinusPolicy(close).stdError).toBeLessThan(klTargetPolicy(close).stdError / 20);
+  expect(tvProposalMinusPolicy(close).stdError).toBeLessThan(tvTargetPolicy(close).stdError / 20);
 });
 
 test("KL(pi, a), entropy and their standard errors are plain means", () => {

@@ -7,6 +7,7 @@
  *   TV(p, pi)             f = |w - r| / 2
  *   JS(p, pi)             f = (w log(2w/(w+r)) + r log(2r/(w+r))) / 2
  *   KL(p, q) - KL(p, pi)  f = w log r
+ *   TV(p, q) - TV(p, pi)  f = (|w - 1| - |w - r|) / 2
  *
  * r = 1 gives the divergence from the proposal. Given log Z, the mean is unbiased. Without it, Z is estimated from the same samples
  * (self-normalised): the bias is O(1/n) and the standard error covers the noise of Z. 0 log 0 = 0 throughout.
@@ -97,9 +98,13 @@ const js: Term = {
   value: (w, r, logW, logR) => (timesOrZero(w, logW - logMiddle(logW, logR)) + timesOrZero(r, logR - logMiddle(logW, logR))) / 2,
   slope: (w, _r, logW, logR) => timesOrZero(w, logW - logMiddle(logW, logR)) / 2,
 };
-const gain: Term = {
+const klGain: Term = {
   value: (w, _r, _logW, logR) => timesOrZero(w, logR),
   slope: (w, _r, _logW, logR) => timesOrZero(w, logR),
+};
+const tvGain: Term = {
+  value: (w, r) => (Math.abs(w - 1) - Math.abs(w - r)) / 2,
+  slope: (w, r) => ((Math.sign(w - 1) - Math.sign(w - r)) * w) / 2,
 };
 
 const estimate = (term: Term, scores: PolicyScores, logZ: number | undefined): Estimate => {
@@ -137,13 +142,19 @@ export const klTargetProposal = (scores: Scores, logZ?: number): Estimate => est
  * KL(p, q) - KL(p, pi) = E_p[log pi - log q]: positive where the policy is closer to the target than the proposal.
  * Paired, so far less noisy than the difference of two estimates; no log Z is added or taken away.
  */
-export const klProposalMinusPolicy = (scores: PolicyScores, logZ?: number): Estimate => estimate(gain, scores, logZ);
+export const klProposalMinusPolicy = (scores: PolicyScores, logZ?: number): Estimate => estimate(klGain, scores, logZ);
 
 /** TV(p, pi) = sum |p - pi| / 2, a probability. */
 export const tvTargetPolicy = (scores: PolicyScores, logZ?: number): Estimate => estimate(tv, scores, logZ);
 
 /** TV(p, q). */
 export const tvTargetProposal = (scores: Scores, logZ?: number): Estimate => estimate(tv, fromProposal(scores), logZ);
+
+/**
+ * TV(p, q) - TV(p, pi): positive where the policy is closer to the target than the proposal. Paired, like `klProposalMinusPolicy`, but
+ * log Z does not cancel: what counts as too likely depends on it.
+ */
+export const tvProposalMinusPolicy = (scores: PolicyScores, logZ?: number): Estimate => estimate(tvGain, scores, logZ);
 
 /** JS(p, pi), the mean of the KLs of p and of pi from their midpoint; at most log 2. */
 export const jsTargetPolicy = (scores: PolicyScores, logZ?: number): Estimate => estimate(js, scores, logZ);

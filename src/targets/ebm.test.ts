@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { constraintsOf, logWeights } from "./ebm.ts";
+import { constraintsOf, givenCoefficientsOf, logWeights } from "./ebm.ts";
 import type { FeatureMatrix } from "./feature.ts";
 
 const matrix: FeatureMatrix = {
@@ -49,4 +49,29 @@ test.each([
   [{ length: Number.NaN }, "target.moments.length: expected a finite number, got NaN"],
 ])("an impossible wish %o explains itself", (moments, message) => {
   expect(() => constraintsOf({ moments }, matrix)).toThrow(message);
+});
+
+test("a spec of coefficients alone has no constraints, and one of nothing is refused", () => {
+  expect(constraintsOf({ coefficients: { sports: 2 } }, matrix)).toEqual([]);
+  expect(givenCoefficientsOf({ moments: { sports: 0.5 } }, matrix)).toEqual([]);
+  expect(givenCoefficientsOf({ coefficients: { female: 2, length: -1 } }, matrix)).toEqual([
+    { name: "length", column: 0, value: -1 },
+    { name: "female", column: 2, value: 2 },
+  ]);
+  expect(() => constraintsOf({}, matrix)).toThrow(
+    "target: expected moments, coefficients or both, got neither; write the moments that are wanted",
+  );
+});
+
+test.each([
+  [{}, "a.b.coefficients: expected at least one given coefficient, got none; name a feature and its coefficient"],
+  [
+    { femal: 1 },
+    'a.b.coefficients.femal: expected one of the features length, sports, female, got "femal"; did you mean "female"?',
+  ],
+  [{ politics: 1 }, 'got "politics"; define the feature or remove the coefficient'],
+  [{ length: Number.NaN }, "a.b.coefficients.length: expected a finite number, got NaN; write nats per unit of the feature"],
+])("an impossible coefficient %o explains itself, and where it is", (coefficients, message) => {
+  expect(() => givenCoefficientsOf({ coefficients }, matrix, "a.b")).toThrow(message);
+  expect(() => constraintsOf({ moments: { female: 2 } }, matrix, "a.b")).toThrow("a.b.moments.female: expected a moment between");
 });

@@ -1,10 +1,11 @@
 /**
  * Energy-based targets as data: p(x) = P(x)/Z with
  *
- *   P(x) = a(x) prod_{i hard} 1[phi_i(x) = mu_i] exp(sum_{i soft} lambda_i phi_i(x))        docs/math.md (M1), arXiv 2012.11635
+ *   P(x) = a(x) prod_{i hard} 1[phi_i(x) = mu_i] exp(sum_i lambda_i phi_i(x))        docs/math.md (M1), arXiv 2012.11635
  *
  * A moment of 0 or 1 of a binary feature is hard: a violation has no mass at all, where the papers give it a large finite
- * coefficient and leave it some. Pointwise, distributional and hybrid targets are this one formula.
+ * coefficient and leave it some. A coefficient is fitted to a wanted moment, or given, or the sum of both. Pointwise, distributional
+ * and hybrid targets, the emergent target of KL control, and products of them are this one formula.
  */
 
 import { runtimeError, usageError } from "../base/errors.ts";
@@ -14,10 +15,12 @@ import type { FeatureMatrix } from "./feature.ts";
 /** Whether any of the log-masses is of a sequence with P(x) > 0; estimates of Z and of divergences need one. */
 export const hasMass = (logMasses: Float64Array): boolean => !logMasses.every((value) => value === Number.NEGATIVE_INFINITY);
 
-/** What a user asks for. */
+/** What a user asks for: moments, coefficients or both. The emergent target of KL control is `{ coefficients: { reward: 1 / beta } }`. */
 export interface TargetSpec {
   /** Wanted expectation of each named feature. */
-  readonly moments: Readonly<Record<string, number>>;
+  readonly moments?: Readonly<Record<string, number>> | undefined;
+  /** Given instead of fitted, nats per unit of the feature; with moments, p is the nearest to a(x) exp(given . phi(x)) that has them. */
+  readonly coefficients?: Readonly<Record<string, number>> | undefined;
 }
 
 /** phi_i(x) must equal the value. */
@@ -29,10 +32,10 @@ export interface HardConstraint {
 
 /** A target in numbers; plain data, so that JSON keeps it exactly. */
 export interface Target {
-  /** The features with a wanted moment [F]. */
+  /** The features with a wanted moment or a coefficient [F]. */
   readonly names: readonly string[];
   readonly hard: readonly HardConstraint[];
-  /** lambda_i [F], nats per unit of the feature; 0 at hard ones. */
+  /** lambda_i [F], nats per unit of the feature, fitted and given ones added up; 0 where a feature is only hard. */
   readonly coefficients: readonly number[];
   /** log Z as fitted, nats. */
   readonly logZ: number;
@@ -49,45 +52,84 @@ export interface Constraint {
   readonly hard: boolean;
 }
 
-/**
- * The constraints of a spec, in the order of the features.
- * @throws TiltError (usage) for no moment at all, an unknown feature, or a moment that no distribution can have
- */
-export const constraintsOf = (spec: TargetSpec, { names, binary }: Pick<FeatureMatrix, "names" | "binary">): Constraint[] => {
-  const wanted = Object.entries(spec.moments);
-  if (wanted.length === 0) {
-    throw usageError({
-      where: "target.moments",
-      expected: "at least one wanted moment",
-      got: "none",
-      fix: "name a feature and its moment",
-    });
+/** A given coefficient, resolved. */
+export interface GivenCoefficient {
+  readonly name: string;
+  /** Column of the feature matrix. */
+  readonly column: number;
+  /** Nats per unit of the feature. */
+  readonly value: number;
+}
+
+const words = {
+  moment: { kind: "wanted", meaning: "the wanted expectation" },
+  coefficient: { kind: "given", meaning: "nats per unit of the feature" },
+} as const;
+
+/** One part of a spec in the order of the features: every name is a feature's, every number finite, and there is one at least. */
+const resolved = (
+  wish: Readonly<Record<string, number>>,
+  { names }: Pick<FeatureMatrix, "names">,
+  where: string,
+  noun: keyof typeof words,
+): GivenCoefficient[] => {
+  const { kind, meaning } = words[noun];
+  const entries = Object.entries(wish);
+  if (entries.length === 0) {
+    throw usageError({ where, expected: `at least one ${kind} ${noun}`, got: "none", fix: `name a feature and its ${noun}` });
   }
-  for (const [name, moment] of wanted) {
-    const where = `target.moments.${name}`;
+  const found = entries.map(([name, value]) => {
+    const place = `${where}.${name}`;
     const column = names.indexOf(name);
     if (column < 0) {
       throw usageError({
-        where,
+        where: place,
         expected: `one of the features ${names.join(", ")}`,
         got: `"${name}"`,
-        fix: didYouMean(name, names, "define the feature or remove the moment"),
+        fix: didYouMean(name, names, `define the feature or remove the ${noun}`),
       });
     }
-    if (!Number.isFinite(moment)) {
-      throw usageError({ where, expected: "a finite number", got: `${moment}`, fix: "write the wanted expectation" });
+    if (!Number.isFinite(value)) {
+      throw usageError({ where: place, expected: "a finite number", got: `${value}`, fix: `write ${meaning}` });
     }
-    if (binary[column] && !(moment >= 0 && moment <= 1)) {
-      const fix = "write the wanted share as a fraction, such as 0.05 for 5%";
-      throw usageError({ where, expected: "a moment between 0 and 1, because the feature is 0 or 1", got: `${moment}`, fix });
-    }
-  }
-  const constraints = wanted.map(([name, moment]) => {
-    const column = names.indexOf(name);
-    return { name, column, moment, binary: binary[column]!, hard: binary[column]! && (moment === 0 || moment === 1) };
+    return { name, column, value };
   });
-  return constraints.sort((a, b) => a.column - b.column);
+  return found.sort((a, b) => a.column - b.column);
 };
+
+/**
+ * The constraints of a spec, in the order of the features; none where it only gives coefficients.
+ * @param where what the spec is called in messages
+ * @throws TiltError (usage) for a spec without anything in it, an unknown feature, or a moment that no distribution can have
+ */
+export const constraintsOf = (
+  { moments, coefficients }: TargetSpec,
+  matrix: Pick<FeatureMatrix, "names" | "binary">,
+  where = "target",
+): Constraint[] => {
+  if (moments === undefined) {
+    if (coefficients !== undefined) return [];
+    const fix = "write the moments that are wanted";
+    throw usageError({ where, expected: "moments, coefficients or both", got: "neither", fix });
+  }
+  return resolved(moments, matrix, `${where}.moments`, "moment").map(({ name, column, value: moment }) => {
+    const binary = matrix.binary[column]!;
+    if (binary && !(moment >= 0 && moment <= 1)) {
+      const fix = "write the wanted share as a fraction, such as 0.05 for 5%";
+      const expected = "a moment between 0 and 1, because the feature is 0 or 1";
+      throw usageError({ where: `${where}.moments.${name}`, expected, got: `${moment}`, fix });
+    }
+    return { name, column, moment, binary, hard: binary && (moment === 0 || moment === 1) };
+  });
+};
+
+/** The coefficients that a spec gives, in the order of the features. @throws TiltError (usage) as `constraintsOf` */
+export const givenCoefficientsOf = (
+  { coefficients }: TargetSpec,
+  matrix: Pick<FeatureMatrix, "names">,
+  where = "target",
+): GivenCoefficient[] =>
+  coefficients === undefined ? [] : resolved(coefficients, matrix, `${where}.coefficients`, "coefficient");
 
 /**
  * log P(x)/a(x) of each sequence: lambda . phi(x), or -Infinity where a hard constraint is violated. [B] nats

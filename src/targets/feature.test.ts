@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import type { Sequence } from "../sampling/samples.ts";
 import { createFeature, type FeatureSpec, featureMatrix, momentEstimates } from "./feature.ts";
 import { wordsOf } from "./features/words.ts";
@@ -132,6 +132,71 @@ test.each<[string, FeatureSpec, string]>([
   ],
 ])("a function that %s is one error that names the feature", async (_, spec, message) => {
   await expect(createFeature("toxic", spec).values([sequence("a"), sequence("bb")])).rejects.toThrow(message);
+});
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const never = () => new Promise<never>(() => {});
+test.each<[string, FeatureSpec, string]>([
+  [
+    "one sequence",
+    { kind: "function", perSample: ({ text }) => (text === "bb" ? never() : 1), timeoutSeconds: 5 },
+    'feature "slow": expected values within 5 s, got none for sequence 1; make the function faster, or raise timeoutSeconds',
+  ],
+  ["a batch", { kind: "function", perBatch: never, timeoutSeconds: 5 }, "within 5 s, got none for a batch of 2 sequences;"],
+  [
+    "a batch, without a limit of its own",
+    { kind: "function", perBatch: never },
+    "within 60 s, got none for a batch of 2 sequences;",
+  ],
+])("a function that is never done with %s is one error that names the feature, at its time limit", async (_, spec, message) => {
+  vi.useFakeTimers();
+  let outcome: unknown;
+  const values = createFeature("slow", spec).values([sequence("a"), sequence("bb")]);
+  const settled = values.catch((error: unknown) => {
+    outcome = error;
+  });
+  await vi.advanceTimersByTimeAsync((spec as { timeoutSeconds?: number }).timeoutSeconds === 5 ? 4999 : 59_999);
+  expect(outcome).toBeUndefined();
+  await vi.advanceTimersByTimeAsync(1);
+  await settled;
+  expect((outcome as Error).message).toContain(message);
+  expect(outcome).toMatchObject({ name: "TiltError", kind: "runtime" });
+});
+
+test("a time limit is of each call, and leaves no timer behind", async () => {
+  vi.useFakeTimers();
+  const perSample = ({ text }: Sequence) => new Promise<number>((resolve) => setTimeout(() => resolve(text.length - 1), 700));
+  const values = createFeature("slow", { kind: "function", perSample, timeoutSeconds: 1 }).values([
+    sequence("a"),
+    sequence("bb"),
+  ]);
+  await vi.advanceTimersByTimeAsync(1400);
+  expect([...(await values)]).toEqual([0, 1]);
+  expect(vi.getTimerCount()).toBe(0);
+  const failing = createFeature("f", { kind: "function", perBatch: () => Promise.reject(new Error("down")) }).values([]);
+  await expect(failing).rejects.toThrow('feature "f": expected values, got an exception: down;');
+  expect(vi.getTimerCount()).toBe(0);
+});
+
+test("a function that returns at once costs no timer", async () => {
+  const timers = vi.spyOn(globalThis, "setTimeout");
+  await createFeature("quick", { kind: "function", perSample: () => true }).values([sequence("a"), sequence("bb")]);
+  expect(timers).not.toHaveBeenCalled();
+  await createFeature("promised", { kind: "function", perSample: async () => true }).values([sequence("a"), sequence("bb")]);
+  expect(timers).toHaveBeenCalledTimes(2);
+  timers.mockRestore();
+});
+
+test("a limit beyond what a timer can hold is long, not short", async () => {
+  const perSample = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return true;
+  };
+  const feature = createFeature("patient", { kind: "function", perSample, timeoutSeconds: 1e9 });
+  expect([...(await feature.values([sequence("a")]))]).toEqual([1]);
 });
 
 test("a function feature has exactly one function", () => {

@@ -3,9 +3,10 @@
  * Features see the decoded text and the ids (`Sequence`), never a model.
  */
 
-import { messageOf, runtimeError, usageError } from "../base/errors.ts";
+import { usageError } from "../base/errors.ts";
 import { type Estimate, meanEstimate } from "../base/numeric.ts";
 import type { Sequence } from "../sampling/samples.ts";
+import { checkedValues, evaluatorOf, type UserFunction, type Value } from "./deadline.ts";
 import { isLengthRange, type LengthSpec, lengthOf, type RegexSpec, regexMatch } from "./features/patterns.ts";
 import { type PronounsSpec, pronounLabel } from "./features/pronouns.ts";
 import { anyWord, type WordSpec, type WordsSpec } from "./features/words.ts";
@@ -18,15 +19,11 @@ export interface Feature {
   values(sequences: readonly Sequence[]): Promise<Float64Array>;
 }
 
-type Value = number | boolean;
-
-/** A function of the user's own; exactly one of `perSample` (awaited one after the other) and `perBatch` is given. */
-export interface FunctionSpec {
+/** A function of the user's own. */
+export interface FunctionSpec extends UserFunction {
   readonly kind: "function";
   /** Whether it returns booleans or 0 and 1; default true. */
   readonly binary?: boolean | undefined;
-  readonly perSample?: ((sequence: Sequence) => Value | Promise<Value>) | undefined;
-  readonly perBatch?: ((sequences: readonly Sequence[]) => ArrayLike<Value> | Promise<ArrayLike<Value>>) | undefined;
 }
 
 export type FeatureSpec = WordSpec | WordsSpec | RegexSpec | PronounsSpec | LengthSpec | FunctionSpec;
@@ -41,24 +38,6 @@ const each = (binary: boolean, value: (sequence: Sequence) => Value): Evaluator 
   evaluate: (sequences) => sequences.map(value),
 });
 
-const ofFunction = (name: string, { binary = true, perSample, perBatch }: FunctionSpec): Evaluator => {
-  if (perBatch !== undefined && perSample === undefined) return { binary, evaluate: perBatch };
-  if (perSample !== undefined && perBatch === undefined) {
-    const evaluate = async (sequences: readonly Sequence[]): Promise<Value[]> => {
-      const values: Value[] = [];
-      for (const sequence of sequences) values.push(await perSample(sequence));
-      return values;
-    };
-    return { binary, evaluate };
-  }
-  throw usageError({
-    where: `feature "${name}"`,
-    expected: "one function, perSample or perBatch",
-    got: perSample === undefined ? "neither" : "both",
-    fix: "give exactly one",
-  });
-};
-
 /** How each kind of spec becomes values: a kind without a row does not compile. */
 const kinds: { readonly [K in FeatureSpec["kind"]]: (name: string, spec: Extract<FeatureSpec, { kind: K }>) => Evaluator } = {
   word: (name, spec) => each(true, anyWord(name, [spec.word], spec.caseSensitive)),
@@ -66,25 +45,7 @@ const kinds: { readonly [K in FeatureSpec["kind"]]: (name: string, spec: Extract
   regex: (name, spec) => each(true, regexMatch(name, spec)),
   pronouns: (name, spec) => each(true, pronounLabel(name, spec)),
   length: (name, spec) => each(isLengthRange(spec), lengthOf(name, spec)),
-  function: ofFunction,
-};
-
-const validated = (name: string, binary: boolean, raw: ArrayLike<Value>, count: number): Float64Array => {
-  const complain = (expected: string, got: string, fix: string) =>
-    runtimeError({ where: `feature "${name}"`, expected, got, fix });
-  if (typeof raw !== "object" || raw === null || raw.length !== count) {
-    throw complain(`${count} values, one per sequence`, `${raw?.length ?? raw}`, "return an array in the order of the sequences");
-  }
-  return Float64Array.from({ length: count }, (_, b) => {
-    const value: unknown = raw[b];
-    if ((typeof value !== "number" && typeof value !== "boolean") || !Number.isFinite(Number(value))) {
-      throw complain("finite numbers or booleans", `${value} for sequence ${b}`, "check the function on that sequence");
-    }
-    if (binary && Number(value) !== 0 && Number(value) !== 1) {
-      throw complain("0 or 1", `${value} for sequence ${b}`, "declare binary: false if it is meant to be real-valued");
-    }
-    return Number(value);
-  });
+  function: (name, { binary = true, ...spec }) => ({ binary, evaluate: evaluatorOf(`feature "${name}"`, spec) }),
 };
 
 /**
@@ -103,19 +64,8 @@ export const createFeature = (name: string, spec: FeatureSpec): Feature => {
     });
   }
   const { binary, evaluate } = row(name, spec);
-  const values = async (sequences: readonly Sequence[]): Promise<Float64Array> => {
-    let raw: ArrayLike<Value>;
-    try {
-      raw = await evaluate(sequences);
-    } catch (error) {
-      const fix = "correct the function, or catch what it may meet";
-      throw runtimeError(
-        { where: `feature "${name}"`, expected: "values", got: `an exception: ${messageOf(error)}`, fix },
-        error,
-      );
-    }
-    return validated(name, binary, raw, sequences.length);
-  };
+  const values = (sequences: readonly Sequence[]) =>
+    checkedValues(`feature "${name}"`, binary, sequences.length, () => evaluate(sequences));
   return { name, binary, values };
 };
 
