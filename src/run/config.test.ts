@@ -2,18 +2,17 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { TiltError } from "../base/errors.ts";
 import { editDistance, nearest } from "../base/suggestion.ts";
+import { methodNames, methodOf } from "../tuners/method.ts";
 import {
   configDifferences,
   configHash,
   definePretrain,
   defineRun,
-  methodNeeds,
   parsePretrainConfig,
   parseRunConfig,
   plainConfig,
   type RunInput,
   rewardOf,
-  samplesFromPolicy,
   targetSpecsOf,
 } from "./config.ts";
 
@@ -61,8 +60,8 @@ describe("parseRunConfig", () => {
     });
   });
 
-  const adaptive = { klControl: "adaptive", klTarget: 6, klHorizon: 10000 };
-  const fixed = { ...adaptive, klControl: "fixed" };
+  const adaptive = { klControl: "adaptive", klTarget: 6, klHorizon: 10000 } as const;
+  const fixed = { ...adaptive, klControl: "fixed" } as const;
   it.each([
     [{ name: "reinforce", baseline: "leave-one-out" }, 1],
     [{ name: "reinforce-target", baseline: "leave-one-out" }, 1],
@@ -89,28 +88,27 @@ describe("parseRunConfig", () => {
     [{ name: "f-dpg", divergence: "kl", samplesFrom: "proposal", baseline: "running" }, 1],
   ] as const)("gives %o its defaults, a proposal where it samples from one, and is idempotent", (method, epochs) => {
     const { name } = method;
-    const input = { ...smallest, method: { name }, ...(methodNeeds[name].reward ? { reward: { features: { lily: 1 } } } : {}) };
+    const reward = { features: { lily: 1 } };
+    const input = { ...smallest, method: { name }, ...("klControl" in method || name === "reinforce" ? { reward } : {}) };
     const config = parseRunConfig(input, "");
     expect(config.method).toEqual(method);
     expect(config.batch.epochs).toBe(epochs);
     expect("proposal" in config).toBe(["gdc", "gdc++", "f-dpg"].includes(name));
-    expect(samplesFromPolicy(config.method)).toBe(!("proposal" in config));
+    expect(methodOf(config.method).samplesFrom).toBe("proposal" in config ? "proposal" : "policy");
     // As text: the order of keys is part of what a dry run prints.
     expect(JSON.stringify(parseRunConfig(config, ""))).toBe(JSON.stringify(config));
     expect(Object.keys(config).slice(0, 3)).toEqual(["base", "sequence", "features"]);
     expect(parseRunConfig({ ...input, batch: { epochs: 3 } }, "").batch.epochs).toBe(3);
   });
 
-  it("has a row of needs for every method that a config may name", () => {
-    expect(problem({ ...smallest, method: { name: "?" } })).toContain(
-      `expected one of ${Object.keys(methodNeeds).join(", ")}, got`,
-    );
+  it("has a schema for every method there is", () => {
+    expect(problem({ ...smallest, method: { name: "?" } })).toContain(`expected one of ${methodNames.join(", ")}, got`);
   });
 
   it("lets f-dpg sample from the policy, and then has no proposal", () => {
     const config = parseRunConfig({ ...smallest, method: { name: "f-dpg", samplesFrom: "policy" } }, "");
     expect(config).not.toHaveProperty("proposal");
-    expect(samplesFromPolicy(config.method)).toBe(true);
+    expect(methodOf(config.method).samplesFrom).toBe("policy");
     expect(parseRunConfig(config, "")).toEqual(config);
   });
 
@@ -198,7 +196,7 @@ describe("parseRunConfig", () => {
       /partition\.rule: expected one of cumulative, windowed, ess, .*did you mean "windowed"\?/,
     ],
     [{ average: { decay: 1 } }, /average\.decay: expected a number below 1, got 1/],
-    [{ diagnostics: { samples: 1 } }, /diagnostics\.samples: expected a number at least 2, got 1/],
+    [{ diagnostics: { samples: 1 } }, /diagnostics\.samples: expected a number at least 3, got 1/],
     [
       { features: { lily: { kind: "wurd", word: "Lily" } } },
       /features\.lily\.kind: expected one of word, words, .*, got "wurd"; did you mean "word"\?/,
@@ -369,7 +367,7 @@ describe("rewards and targets", () => {
       [
         `${divergence} to a hard target`,
         { method: { name: "f-dpg", divergence }, target: hard },
-        `run.yaml: method.divergence: expected kl, tv, js or chi-squared for f-dpg, because ${divergence} is infinite where the target ` +
+        `run.yaml: method.divergence: expected kl, tv, js, chi-squared for f-dpg, because ${divergence} is infinite where the target ` +
           `has no mass (target.moments.lily = 1), got ${divergence}; choose one of them, or use gdc++`,
       ],
       [

@@ -11,6 +11,8 @@ import { defaultTimeoutSeconds, type Value } from "../targets/deadline.ts";
 import { constraintsOf, givenCoefficientsOf, type TargetSpec } from "../targets/ebm.ts";
 import { createFeature, type FeatureSpec } from "../targets/feature.ts";
 import { createReward, type RewardSpec, rewardName } from "../targets/reward.ts";
+import { fDivergences } from "../tuners/f-divergence.ts";
+import { methodOf } from "../tuners/method.ts";
 import { placeOf, problemsOf, show, strict } from "./config-problems.ts";
 
 const whole = (least: number) => z.int().min(least);
@@ -113,26 +115,6 @@ const batch = (samples: number, microBatch: number) => ({
 
 // --- The methods of a run.
 
-type SamplesFrom = "policy" | "proposal" | "either";
-
-/** What each method cannot do without, and where its samples come from. One row per method. */
-export const methodNeeds = {
-  reinforce: { reward: true, target: false, samplesFrom: "policy" },
-  "reinforce-target": { reward: false, target: true, samplesFrom: "policy" },
-  "kl-control": { reward: true, target: false, samplesFrom: "policy" },
-  rloo: { reward: true, target: false, samplesFrom: "policy" },
-  grpo: { reward: true, target: false, samplesFrom: "policy" },
-  ppo: { reward: true, target: false, samplesFrom: "policy" },
-  dpg: { reward: false, target: true, samplesFrom: "policy" },
-  gdc: { reward: false, target: true, samplesFrom: "proposal" },
-  "gdc++": { reward: false, target: true, samplesFrom: "proposal" },
-  "f-dpg": { reward: false, target: true, samplesFrom: "either" },
-} as const satisfies Readonly<
-  Record<string, { readonly reward: boolean; readonly target: boolean; readonly samplesFrom: SamplesFrom }>
->;
-
-export type MethodName = keyof typeof methodNeeds;
-
 /** Where neither the method nor the target has a KL coefficient. */
 const klCoefficients = { "kl-control": 0.1, rloo: 0.05, grpo: 0.04, ppo: 0.2 } as const;
 
@@ -199,10 +181,6 @@ const method = z.discriminatedUnion("name", [
 
 type Method = z.output<typeof method>;
 
-/** Whether a method samples from the policy itself, and so has no proposal. */
-export const samplesFromPolicy = (method: Pick<Method, "name"> & { readonly samplesFrom?: string }): boolean =>
-  methodNeeds[method.name].samplesFrom === "policy" || method.samplesFrom === "policy";
-
 // --- A run.
 
 const targetForm = {
@@ -262,7 +240,7 @@ const writtenRun = strict({
   }).prefault({}),
   diagnostics: strict({
     every: whole(0).default(0).describe("steps between diagnostics of the gradient; 0: never"),
-    samples: whole(2).default(32).describe("sequences of a diagnostic"),
+    samples: whole(3).default(32).describe("sequences of a diagnostic"),
   }).prefault({}),
   steps: whole(1).default(300),
   seed,
@@ -295,10 +273,11 @@ const completed = (written: Written) => {
     "klControl" in method
       ? { ...method, klCoefficient: method.klCoefficient ?? klCoefficientOf(rest.target) ?? klCoefficients[method.name] }
       : method;
-  const used = wanted ?? (samplesFromPolicy(method) ? undefined : proposal.parse({}));
+  const whole = complete as WithKlCoefficient<Method>;
+  const used = wanted ?? (methodOf(whole).samplesFrom === "policy" ? undefined : proposal.parse({}));
   return {
     ...rest,
-    method: complete as WithKlCoefficient<Method>,
+    method: whole,
     batch: { ...batch, epochs: batch.epochs ?? (method.name === "ppo" ? 4 : 1) },
     ...(used === undefined ? {} : { proposal: used }),
   };
@@ -411,7 +390,7 @@ const sharedChecks = (
 /** What a method needs and is not given, and what it is given and would not use. */
 const methodChecks = (config: RunConfig, complain: Complain): void => {
   const { method, target, proposal, evaluate } = config;
-  const needs = methodNeeds[method.name];
+  const { needs, samplesFrom } = methodOf(method);
   if (needs.reward && rewardOf(config) === undefined)
     complain(
       ["reward"],
@@ -423,7 +402,7 @@ const methodChecks = (config: RunConfig, complain: Complain): void => {
     const fix = "add target, or use kl-control, which needs a reward only";
     complain(["target"], `a target, which ${method.name} brings the policy to`, "nothing", fix);
   }
-  if (samplesFromPolicy(method)) {
+  if (samplesFrom === "policy") {
     const either = method.name === "f-dpg";
     const because = `because ${method.name}${either ? " with samplesFrom: policy" : ""} samples from the policy itself`;
     const otherwise = either ? "set method.samplesFrom: proposal" : "use gdc++";
@@ -504,9 +483,10 @@ const targetProblems = (config: RunConfig, where: string, complain: Complain): T
       ...problemsOfBuilding(where, () => {
         givenCoefficientsOf(spec, matrix, place);
         const hard = constraintsOf(spec, matrix, place).find((constraint) => constraint.hard);
-        if (hard === undefined || method.name !== "f-dpg" || !/^reverse-/.test(method.divergence)) return;
+        if (hard === undefined || method.name !== "f-dpg" || !fDivergences[method.divergence].infiniteWithoutMass) return;
         const wish = `${place}.moments.${hard.name} = ${hard.moment}`;
-        const expected = `kl, tv, js or chi-squared for f-dpg, because ${method.divergence} is infinite where the target has no mass (${wish})`;
+        const finite = Object.entries(fDivergences).flatMap(([name, row]) => (row.infiniteWithoutMass ? [] : [name]));
+        const expected = `${finite.join(", ")} for f-dpg, because ${method.divergence} is infinite where the target has no mass (${wish})`;
         complain(["method", "divergence"], expected, method.divergence, "choose one of them, or use gdc++");
       }),
     );

@@ -2,7 +2,8 @@
 
 import { stringify } from "yaml";
 import type { Estimate } from "../base/numeric.ts";
-import { methodNeeds, plainConfig, type RunConfig } from "./config.ts";
+import { methodOf } from "../tuners/method.ts";
+import { plainConfig, type RunConfig } from "./config.ts";
 import type { Evaluation, Summary } from "./metrics.ts";
 
 const shown = (estimate: Estimate | undefined): string =>
@@ -11,7 +12,7 @@ const shown = (estimate: Estimate | undefined): string =>
 const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
 
 export const modelCard = (config: RunConfig, { before, target, steps, samples }: Summary, after: Evaluation): string => {
-  const matching = methodNeeds[config.method.name].target;
+  const matching = methodOf(config.method).needs.target;
   const base = config.base.replace(/\/+$/, "").split("/").at(-1) ?? config.base;
   const moments = Object.keys(after.moments).map((name) =>
     row([

@@ -313,5 +313,8 @@ const methods: { readonly [Name in MethodName]: (spec: SpecOf<Name>) => Method }
   "f-dpg": (spec) => divergence(spec.divergence, spec.samplesFrom, spec.baseline, spec),
 };
 
+/** Every method there is. */
+export const methodNames = Object.keys(methods) as MethodName[];
+
 /** The method that a spec describes. */
 export const methodOf = (spec: MethodSpec): Method => (methods[spec.name] as (spec: MethodSpec) => Method)(spec);

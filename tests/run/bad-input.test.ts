@@ -489,7 +489,7 @@ describe("while it runs", () => {
     const { code, stdout, stderr } = await cli(argv);
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     expect(complaintIn(stderr)).toMatch(
-      /^step \d: expected a finite loss and gradient, got loss .*; lower optimizer\.learningRate .*; step \d is saved in /,
+      /^step \d of gdc\+\+: expected a finite loss and gradient, got loss .*; lower optimizer\.learningRate .*; step \d is saved in /,
     );
     expect(readdirSync(at("run-diverged", "checkpoints")).length).toBeGreaterThan(0);
     expect(temporariesIn(at("run-diverged"))).toEqual([]);
