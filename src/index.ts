@@ -23,6 +23,7 @@ export {
   type DeviceTensor,
   type Program,
   readAll,
+  uploadAll,
 } from "./engine/runtime/device.ts";
 export { referenceDevice } from "./engine/runtime/reference.ts";
 export type { Axis, Shape } from "./engine/shape.ts";
@@ -50,6 +51,8 @@ export {
   parseRunConfig,
   type RunConfig,
   type RunInput,
+  rewardOf,
+  targetSpecsOf,
 } from "./run/config.ts";
 export type { RunContext } from "./run/context.ts";
 export { evaluateDirectory } from "./run/evaluate.ts";
@@ -58,6 +61,13 @@ export { fit } from "./run/fit.ts";
 export { type SampledText, type SampleOptions, type ScoredText, sampleTexts, scoreFile } from "./run/generate.ts";
 export type { Evaluation, StepMetrics, Summary } from "./run/metrics.ts";
 export { type PretrainReport, pretrain } from "./run/pretrain.ts";
+export {
+  sampleTarget,
+  type TargetSample,
+  type TargetSampleOptions,
+  type TargetSampleReport,
+  type TargetText,
+} from "./run/quasi-rejection.ts";
 export { type TuneResult, tune } from "./run/tune.ts";
 export { packageVersion } from "./run/versions.ts";
 // --- sampling: drawing sequences, and the log-probability of given ones
@@ -89,7 +99,7 @@ export {
   tvTargetPolicy,
   tvTargetProposal,
 } from "./targets/divergence.ts";
-export { type HardConstraint, logWeights, type Target, type TargetSpec } from "./targets/ebm.ts";
+export { type HardConstraint, hasMass, logWeights, type Target, type TargetSpec } from "./targets/ebm.ts";
 export {
   createFeature,
   type Feature,
@@ -98,7 +108,7 @@ export {
   featureMatrix,
   momentEstimates,
 } from "./targets/feature.ts";
-export { type FitOptions, type FitReport, type FittedTarget, fitTarget } from "./targets/fit.ts";
+export { type FitOptions, type FitReport, type FittedTarget, fitProduct, fitTarget } from "./targets/fit.ts";
 export {
   effectiveSampleSize,
   emptyPartition,
@@ -108,7 +118,15 @@ export {
   partitionEstimate,
   updatePartition,
 } from "./targets/partition.ts";
-export { distinct } from "./targets/text-metrics.ts";
+export {
+  accepts,
+  chooseLogBeta,
+  logAcceptance,
+  type QuasiRejectionReport,
+  quasiRejectionReport,
+} from "./targets/quasi-rejection.ts";
+export { createReward, type Reward, type RewardSpec, rewardColumn, withReward } from "./targets/reward.ts";
+export { distinct, selfBleus } from "./targets/text-metrics.ts";
 // --- tuners: state and samples in, state and report out
 export {
   type BatchBaseline,

@@ -443,7 +443,7 @@ describe("the other verbs", () => {
           "accepted  0.080 ± 0.035 of 61 trials; 0.1 was asked for, which is beta = 10 Z",
           "TV        0.0310 ± 0.0020 from the target, at most 0.090 ± 0.010; the proposal is 0.410 ± 0.010 from it",
           "KL        0.030 ± 0.010 nats from the target; the proposal is 0.610 ± 0.020 from it",
-          "pilot     8,192 texts of the proposal, worth 812 ± 12 of the target; what they did not show is not in TV and KL",
+          "pilot     8,192 texts of the proposal, worth 812 of the target; what they did not show is not in TV and KL",
           "",
         ].join("\n"),
       );

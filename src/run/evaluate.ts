@@ -14,7 +14,7 @@ import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { fitFrom } from "./fit.ts";
 import type { Evaluation, FitReport } from "./metrics.ts";
-import { openSetup, type Setup, using, withProbabilities } from "./setup.ts";
+import { likeBase, openSetup, type Setup, using, withProbabilities } from "./setup.ts";
 
 /** The measures, without what only a run knows: step, samples so far, seconds. */
 export type Measures = Omit<Evaluation, "kind" | "step" | "samples" | "seconds" | "averaged">;
@@ -133,18 +133,7 @@ export const evaluateDirectory = async (
 ): Promise<{ evaluation: Evaluation; fit?: FitReport }> => {
   const start = context.clock();
   const setup = await openSetup(config, context);
-  const policy = await loadModelDirectory(context.files, model);
-  for (const [name, { shape }] of Object.entries(setup.base.weights)) {
-    const found = policy.weights[name]?.shape;
-    if (found === undefined || found.some((size, i) => size !== shape[i]) || found.length !== shape.length) {
-      throw runtimeError({
-        where: model,
-        expected: `weights like those of the base (${name} of [${shape.join(", ")}])`,
-        got: found === undefined ? "none" : `[${found.join(", ")}]`,
-        fix: "evaluate a model that was tuned from this base",
-      });
-    }
-  }
+  const policy = likeBase(await loadModelDirectory(context.files, model), setup.base);
   const fitted = config.target === undefined ? undefined : await fitFrom(setup, context);
   const { measures, drawn } = await measureModel(setup, fitted?.target, policy.weights, "policy", context);
   const evaluation: Evaluation = {

@@ -18,7 +18,7 @@ import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { fitFrom } from "./fit.ts";
 import type { SampledText } from "./generate.ts";
-import { openSetup, using, withProbabilities } from "./setup.ts";
+import { likeBase, openSetup, using, withProbabilities } from "./setup.ts";
 
 export interface TargetSampleOptions {
   /** A model directory, of the base's architecture and vocabulary; the config's base where absent. */
@@ -57,21 +57,6 @@ export interface TargetSample {
   readonly texts: readonly TargetText[];
   readonly report: TargetSampleReport;
 }
-
-/** The model, once it is known that the base's graph can run it. @throws TiltError (runtime) naming the first weight that differs */
-export const likeBase = (model: ModelDirectory, base: ModelDirectory): ModelDirectory => {
-  for (const [name, { shape }] of Object.entries(base.weights)) {
-    const found = model.weights[name]?.shape;
-    if (found?.join() === shape.join()) continue;
-    throw runtimeError({
-      where: model.path,
-      expected: `weights like those of the base (${name} of [${shape.join(", ")}])`,
-      got: found === undefined ? "none" : `[${found.join(", ")}]`,
-      fix: "take a model that was tuned from this base",
-    });
-  }
-  return model;
-};
 
 /** Texts of the proposal, and what decides about them. */
 interface Drawn {

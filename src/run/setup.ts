@@ -95,6 +95,21 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
   };
 };
 
+/** The model, once it is known that the base's graph can run it. @throws TiltError (runtime) naming the first weight that differs */
+export const likeBase = (model: ModelDirectory, base: ModelDirectory): ModelDirectory => {
+  for (const [name, { shape }] of Object.entries(base.weights)) {
+    const found = model.weights[name]?.shape;
+    if (found?.join() === shape.join()) continue;
+    throw runtimeError({
+      where: model.path,
+      expected: `weights like those of the base (${name} of [${shape.join(", ")}])`,
+      got: found === undefined ? "none" : `[${found.join(", ")}]`,
+      fix: "take a model that was tuned from this base",
+    });
+  }
+  return model;
+};
+
 /** Uses something that must be given back. */
 export const using = async <R extends { dispose(): Promise<void> }, T>(
   resource: Promise<R>,

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { createWorld, drawSequences, expectation, logProbs, randomTable } from "../../tests/support/world.ts";
-import { type Estimate, logSumExp, mean, sum, timesOrZero, variance } from "../base/numeric.ts";
+import { TiltError } from "../base/errors.ts";
+import { type Estimate, logMeanExp, logSumExp, mean, meanEstimate, sum, timesOrZero, variance } from "../base/numeric.ts";
 import { keyOf, streamOf } from "../base/random.ts";
 import {
   entropy,
@@ -89,6 +90,23 @@ describe.each(estimators)("%s", (_, estimator, definition) => {
     }
   });
 
+  test("answers to the noise of Z as its slope in log Z says", () => {
+    // Samples that are not all of a kind, three without mass among them.
+    const chosen = everything.filter((i) => i % 3 === 0);
+    const scores = scoresOf(chosen);
+    const logRatios = scores.logTarget.map((value, i) => value - scores.logProposal[i]!);
+    const fitted = logMeanExp(logRatios);
+    const h = 1e-4;
+    const pull = (estimator(scores, fitted - h).value - estimator(scores, fitted + h).value) / (2 * h);
+    // Each term beside one that has mass.
+    const anchor = estimator(scoresOf([0]), fitted).value;
+    const terms = chosen.map((i) => 2 * estimator(scoresOf([i, 0]), fitted).value - anchor);
+    const { stdError } = meanEstimate(terms.map((term, i) => term - pull * Math.exp(logRatios[i]! - fitted)));
+    // Of the central difference, h^2 times a third derivative of order 1.
+    expect(Math.abs(estimator(scores).stdError - stdError)).toBeLessThan(1e-8);
+    expect(estimator(scores)).toEqual({ ...estimator(scores, fitted), stdError: expect.any(Number) });
+  });
+
   test("does not depend on the scale of P", () => {
     const scores = scoresOf(everything);
     const scaled = { ...scores, logTarget: scores.logTarget.map((value) => value + 50) };
@@ -158,7 +176,12 @@ describe("what cannot be estimated explains itself", () => {
     [
       "NaN",
       { logPolicy: Float64Array.of(0, Number.NaN) },
-      "divergence: expected logPolicy to be log-probabilities, got NaN at sample 1;",
+      "divergence: expected logPolicy to be log-probabilities, got NaN at sample 1; check the model that scored it",
+    ],
+    [
+      "a NaN of the proposal",
+      { logProposal: Float64Array.of(Number.NaN, 0) },
+      "divergence: expected logProposal to be log-probabilities, got NaN at sample 0;",
     ],
     [
       "infinity",
@@ -167,13 +190,13 @@ describe("what cannot be estimated explains itself", () => {
     ],
     [
       "an impossible sample",
-      { logProposal: Float64Array.of(-3, never) },
-      "expected q(x) > 0 for every sample, got q(x) = 0 at sample 1;",
+      { logProposal: Float64Array.of(never, -3) },
+      "expected q(x) > 0 for every sample, got q(x) = 0 at sample 0; score samples with the model that drew them",
     ],
     [
       "a policy without support",
       { logPolicy: Float64Array.of(never, -2) },
-      "expected finite terms, got log P = -3, log q = -3, log pi = -Inf",
+      "expected finite terms, got log P = -3, log q = -3, log pi = -Infinity at sample 0; bring the policy back near the target",
     ],
     ["too few values", { logPolicy: Float64Array.of(-3) }, "divergence: expected 2 values of logPolicy, got 1"],
   ])("%s", (_, change, message) => {
@@ -183,10 +206,21 @@ describe("what cannot be estimated explains itself", () => {
 
   test("a base without support, and nothing to measure", () => {
     expect(() => klPolicyBase(Float64Array.of(-1), Float64Array.of(never))).toThrow(
-      "expected a(x) > 0 for every sample of the policy",
+      "expected a(x) > 0 for every sample of the policy, got a(x) = 0 at sample 0; check the base's scores",
     );
     expect(() => perplexity(Float64Array.of(0), Int32Array.of(0))).toThrow(
-      "expected at least one token, got 1 samples without any",
+      "expected at least one token, got 1 samples without any; evaluate samples that are not empty",
     );
+    // Vitest takes a thrown undefined for any message.
+    expect(() => perplexity(Float64Array.of(0), Int32Array.of(0))).toThrow(TiltError);
+  });
+
+  test.each<[string, () => Estimate]>([
+    ["logPolicy", () => klPolicyBase(Float64Array.of(Number.NaN), Float64Array.of(0))],
+    ["logBase", () => klPolicyBase(Float64Array.of(0), Float64Array.of(Number.NaN))],
+    ["logPolicy", () => entropy(Float64Array.of(Number.NaN))],
+    ["logBase", () => perplexity(Float64Array.of(Number.NaN), Int32Array.of(1))],
+  ])("NaN among %s", (name, estimator) => {
+    expect(estimator).toThrow(`expected ${name} to be log-probabilities, got NaN at sample 0;`);
   });
 });

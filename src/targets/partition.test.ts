@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { createWorld, drawSequences, logProbs, randomTable } from "../../tests/support/world.ts";
+import { TiltError } from "../base/errors.ts";
 import { logMeanExp, logSumExp, mean, sum, variance } from "../base/numeric.ts";
 import { keyOf, streamOf } from "../base/random.ts";
 import {
@@ -91,6 +92,13 @@ test("an ess-weighted estimate is its formula, in any order, and batches without
       }
     }),
   );
+});
+
+test("ratios below the smallest float, and a batch without mass after them", () => {
+  for (const rule of [cumulative, windowed(2)])
+    expect(estimateOf(rule, [[-900], [never]])).toEqual({ logZ: { value: -900 - Math.log(2), stdError: 1, n: 2 }, ess: 1 });
+  // The batch without mass has no weight.
+  expect(estimateOf(ess, [[-900], [never]])).toEqual({ logZ: { value: -900, stdError: 0, n: 2 }, ess: 1 });
 });
 
 test("of one batch all rules make the same estimate", () => {
@@ -250,6 +258,15 @@ test("equal ratios leave no doubt, and ratios scaled together shift log Z alone"
   expect(Math.abs(high.stdError - low.stdError)).toBeLessThan(1e-12);
 });
 
+test("errors of a pair, by hand", () => {
+  // Ratios 1 and 3, of mean 2 and variance 2: sqrt(2/2)/2.
+  expect(Math.abs(logPartition(Float64Array.of(-5, Math.log(3) - 5)).stdError - 0.5)).toBeLessThan(1e-14); // rounding of a log
+  // w = 0.5 and 1.5, mean square 1.25: influences 2w - w^2/1.25 of 0.8 and 1.2, whose mean has an error of 0.2; times 1.6.
+  const { value, stdError } = effectiveSampleSize(Float64Array.of(-5, Math.log(3) - 5));
+  expect(Math.abs(value - 1.6)).toBeLessThan(1e-14);
+  expect(Math.abs(stdError - 0.32)).toBeLessThan(1e-14);
+});
+
 test("the effective sample size counts equal weights", () => {
   expect(Math.abs(effectiveSampleSize(Float64Array.of(5, 5, never, 5)).value - 3)).toBeLessThan(1e-14); // rounding of a log
   // Weights 1 and 3: 16/10.
@@ -260,6 +277,8 @@ test("no mass, NaN and infinity are refused", () => {
   const message =
     "partition: expected at least one sample with P(x) > 0, got none in 2; draw more samples, or choose a less rare hard";
   expect(() => logPartition(Float64Array.of(never, never))).toThrow(message);
+  // Vitest takes a thrown undefined for any message.
+  expect(() => logPartition(Float64Array.of(never, never))).toThrow(TiltError);
   expect(() => effectiveSampleSize(Float64Array.of(never, never))).toThrow(message);
   for (const rule of [cumulative, ess]) {
     expect(() => partitionEstimate(emptyPartition(rule))).toThrow("got none in 0; draw more samples, or choose");
@@ -275,7 +294,7 @@ test("no mass, NaN and infinity are refused", () => {
         `partition: expected log P(x) - log q(x) below infinity, got ${bad} at sample 1; check the log-probabilities: a sample must`,
       );
     }
-    expect(() => effectiveSampleSize(Float64Array.of(0, bad))).toThrow("below infinity");
+    expect(() => effectiveSampleSize(Float64Array.of(bad, 0))).toThrow(`below infinity, got ${bad} at sample 0`);
   }
 });
 

@@ -91,8 +91,8 @@ export interface QuasiRejectionReport {
 const fromInfluence = (value: number, influence: Float64Array): Estimate => ({ ...meanEstimate(influence), value });
 
 /**
- * How good and how dear a beta is. Z and Z_beta are estimated from the same samples; the errors are of the estimates at this beta, also where it was
- * chosen from these samples (M34).
+ * How good and how dear a beta is. Z and Z_beta are estimated from the same samples; the errors are of the estimates at this beta and for this target,
+ * also where these samples gave both (M34).
  *
  * @param logRatios log P(x) - log q(x) of samples x ~ q [n] nats; -Infinity where P(x) = 0
  * @throws TiltError (runtime) for NaN, infinity, or samples without any mass

@@ -128,12 +128,14 @@ const microInputs = (
   };
 };
 
-/** The parts of one pass: the whole batch in order, or equal parts in a random order. */
+/** The parts of one pass: the whole batch in order, or parts of a random order, equal to within one sequence. */
 const partsOf = (count: number, miniBatches: number, key: Key | undefined, update: number): Int32Array[] => {
   if (miniBatches === 1) return [Int32Array.from({ length: count }, (_, b) => b)];
   if (key === undefined) throw new Error("tuner: expected a shuffleKey with several miniBatches");
   const order = permutation(count, streamOf(key, update));
-  return microBatches(count, Math.ceil(count / miniBatches)).map((places) => Int32Array.from(places, (i) => order[i]!));
+  const parts = Math.min(miniBatches, count);
+  const edge = (part: number): number => Math.floor((part * count) / parts);
+  return Array.from({ length: parts }, (_, part) => order.slice(edge(part), edge(part + 1)));
 };
 
 export const createTuner = async (

@@ -60,7 +60,7 @@ const reportLines = ({ requested, achieved, logBetaOverZ, pilot }: TargetSampleR
     ["KL", `${shown(pilot.kl)} nats from the target; the proposal is ${shown(pilot.klTargetProposal)} from it`],
     [
       "pilot",
-      `${formatCount(pilot.ess.n)} texts of the proposal, worth ${shown(pilot.ess)} of the target; what they did not show is not in TV and KL`,
+      `${formatCount(pilot.ess.n)} texts of the proposal, worth ${formatCount(pilot.ess.value)} of the target; what they did not show is not in TV and KL`,
     ],
   ]);
 };
