@@ -3,7 +3,7 @@
 import { runtimeError, usageError } from "../base/errors.ts";
 import type { Estimate } from "../base/numeric.ts";
 import { type Key, keyOf, uniformAt } from "../base/random.ts";
-import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts";
+import { loadModelDirectory } from "../models/directory.ts";
 import { type Samples, sequencesOf } from "../sampling/samples.ts";
 import { logWeights } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix } from "../targets/feature.ts";

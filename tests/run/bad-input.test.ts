@@ -257,7 +257,7 @@ describe("a model directory", () => {
 
   test("of another architecture than the base, to be evaluated", async () => {
     await writeTinyModel(nodeFiles, at("llama"), "llama");
-    const message = /llama: expected weights like those of the base .*, got none; evaluate a model that was tuned from this base/;
+    const message = /llama: expected weights like those of the base .*, got none; take a model that was tuned from this base/;
     await expectRefusal(["evaluate", at("good.json"), "--model", at("llama")], 1, message);
   });
 });

@@ -1,9 +1,13 @@
 /** An enumerable world seen through the package's own graphs: its sequences as samples, its tables as weights of the tabular model. */
 
+import { logSumExp } from "../../src/base/numeric.ts";
 import { type HostTensor, i32, tensor, zeros } from "../../src/base/tensor.ts";
+import { referenceDevice } from "../../src/engine/runtime/reference.ts";
 import { createTabularModel, prefixRow } from "../../src/models/tabular.ts";
-import type { TeacherForcing } from "../../src/sampling/log-prob.ts";
+import { type TeacherForcing, teacherForcing } from "../../src/sampling/log-prob.ts";
 import type { Samples } from "../../src/sampling/samples.ts";
+import type { MethodInputs } from "../../src/tuners/method.ts";
+import { createTraining, type Objective } from "../../src/tuners/training.ts";
 import { prefixIndex, type World } from "./world.ts";
 
 export const tabularModelOf = (world: World) => createTabularModel(world.vocabulary, world.maxTokens);
@@ -78,4 +82,69 @@ export const forcedSequence = (world: World, n: number): TeacherForcing => {
     length: maxTokens,
     offset: 0,
   };
+};
+
+/** The table of a distribution: with it, log pi(x) is the given log p(x) of every sequence. All must have some mass. */
+export const tableOf = (world: World, logProbs: Float64Array): Float64Array => {
+  const below = Array.from({ length: world.prefixes * world.vocabulary }, (): number[] => []);
+  for (const [n, ids] of world.sequences.entries())
+    for (let t = 0; t < ids.length; t++) below[prefixIndex(world, ids, t) * world.vocabulary + ids[t]!]!.push(logProbs[n]!);
+  return Float64Array.from(below, logSumExp);
+};
+
+/**
+ * Gradient of a function of a table [P, V] by central differences with steps 0.08, 0.04, 0.02, 0.01, extrapolated to 0 (Richardson).
+ * Truncation is of eighth order, about (product of the steps / pi^4)^2 = 1e-16, a softmax having no pole within pi of the real line; rounding is
+ * about 1e-15 |value| / 0.01 = 1e-13 for values of order one. The function must be smooth where log-probabilities move by less than 0.08.
+ */
+export const numericGradient = (value: (table: Float64Array) => number, table: Float64Array): Float64Array =>
+  table.map((_, k) => {
+    const moved = (by: number): number => {
+      const other = Float64Array.from(table);
+      other[k]! += by;
+      return value(other);
+    };
+    let row = [0.08, 0.04, 0.02, 0.01].map((step) => (moved(step) - moved(-step)) / (2 * step));
+    for (let order = 4; row.length > 1; order *= 4) row = row.slice(1).map((finer, i) => finer + (finer - row[i]!) / (order - 1));
+    return row[0]!;
+  });
+
+type Inputs = Pick<MethodInputs, "sequences" | "numbers">;
+
+/**
+ * What the training graph of an objective says at a table, in float64 throughout (inputs do not pass through float32 as they do in a tuner):
+ * a function of a batch, the inputs of all of it, the sequences to take and their weight, to the ascent direction (minus the gradient of the loss)
+ * and the objective's outputs.
+ */
+export const createAscent = async (world: World, table: Float64Array, objective: Objective) => {
+  const training = await createTraining(referenceDevice, tabularModelOf(world), objective);
+  const weights = { logits: referenceDevice.upload(weightsOfTable(world, table).logits) };
+  const zero = { logits: referenceDevice.upload(zeroGradients(world).logits) };
+  return async (samples: Samples, { sequences, numbers }: Inputs, indices: Int32Array, scale: number) => {
+    const taken = Object.entries(sequences).map(([name, list]) => {
+      const some = Float64Array.from(indices, (b) => list[b]!);
+      return [name, tensor("f64", [some.length], some)] as const;
+    });
+    const scalars = Object.entries({ ...numbers, scale }).map(([name, number]) => [name, tensor("f64", [], [number])] as const);
+    const inputs = Object.fromEntries([...taken, ...scalars]);
+    const { gradients, outputs } = await training.accumulate(weights, zero, teacherForcing(samples, indices), inputs);
+    const ascent = tableOfWeights(world, await gradients["logits"]!.read()).map((value) => -value);
+    return { ascent, outputs };
+  };
+};
+
+/** Every sequence of a batch by itself: its ascent direction, and what the objective says of it, by name [B]. */
+export const ascentsOf = async (world: World, table: Float64Array, objective: Objective, samples: Samples, inputs: Inputs) => {
+  const ascend = await createAscent(world, table, objective);
+  const ascents: Float64Array[] = [];
+  const outputs: Record<string, Float64Array> = {};
+  for (let b = 0; b < samples.count; b++) {
+    const one = await ascend(samples, inputs, Int32Array.of(b), 1);
+    ascents.push(one.ascent);
+    for (const [name, { data }] of Object.entries(one.outputs)) {
+      outputs[name] ??= new Float64Array(samples.count);
+      outputs[name][b] = data[0]!;
+    }
+  }
+  return { ascents, outputs };
 };
