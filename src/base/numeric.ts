@@ -45,10 +45,28 @@ export const variance = (values: ArrayLike<number>): number => {
   return sum(Float64Array.from(values, (value) => (value - centre) ** 2)) / (values.length - 1);
 };
 
-/** The mean of independent values, with its standard error. */
-export const meanEstimate = (values: ArrayLike<number>): Estimate => ({
+/** How many samples came from each part of a mixture, one part after the other: n_k, in fixed numbers. */
+export type Strata = readonly number[];
+
+/** sum_k n_k Var_k: what lies between the parts is no noise. */
+const stratifiedVariance = (values: ArrayLike<number>, strata: Strata): number => {
+  let start = 0;
+  return sum(
+    strata.map((count) => {
+      const part = Array.from({ length: count }, (_, i) => values[start + i]!);
+      start += count;
+      return count * variance(part);
+    }),
+  );
+};
+
+/** The mean of independent values, with its standard error. @param strata where they come from the parts of a mixture */
+export const meanEstimate = (values: ArrayLike<number>, strata?: Strata): Estimate => ({
   value: mean(values),
-  stdError: Math.sqrt(variance(values) / values.length),
+  stdError:
+    strata === undefined
+      ? Math.sqrt(variance(values) / values.length)
+      : Math.sqrt(stratifiedVariance(values, strata)) / values.length,
   n: values.length,
 });
 

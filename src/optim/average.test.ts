@@ -81,3 +81,24 @@ describe.each(devices)("on %s", (_, device) => {
     await averager.dispose();
   });
 });
+
+test("gives its program back", async () => {
+  let open = 0;
+  const counting: Device = {
+    ...referenceDevice,
+    compile: async (graph, options) => {
+      open++;
+      const { run } = await referenceDevice.compile(graph, options);
+      return {
+        run,
+        dispose: async () => {
+          open--;
+        },
+      };
+    },
+  };
+  const averager = await createAverager(counting, shapes);
+  expect(open).toBe(1);
+  await averager.dispose();
+  expect(open).toBe(0);
+});

@@ -196,6 +196,11 @@ describe("parseRunConfig", () => {
       /partition\.rule: expected one of cumulative, windowed, ess, .*did you mean "windowed"\?/,
     ],
     [{ average: { decay: 1 } }, /average\.decay: expected a number below 1, got 1/],
+    [{ diagnostics: { every: 1, samples: 600 } }, /diagnostics\.samples: expected at most batch\.samples \(512\), got 600/],
+    [
+      { reward: { features: { lily: 1 } }, method: { name: "ppo", klHorizon: 100 } },
+      /method\.klHorizon: expected above batch\.samples \/ 5 \(102\.4\), got 100; raise it/,
+    ],
     [{ diagnostics: { samples: 1 } }, /diagnostics\.samples: expected a number at least 3, got 1/],
     [
       { features: { lily: { kind: "wurd", word: "Lily" } } },

@@ -124,7 +124,10 @@ const policyBaseline = z
   .describe("subtracted from the reward: nothing, the batch's mean, or the mean of the others");
 const targetBaseline = (name: "none" | "z") =>
   z.enum(["none", "z"]).default(name).describe("subtracted from P/q: nothing, or Z pi/q, which is Z where q = pi");
-const clampLogWeight = z.number().exactOptional().describe("upper bound of log P/(Z q), nats; absent: never clamped");
+const clampLogWeight = z
+  .number()
+  .exactOptional()
+  .describe("upper bound of the log-ratios that weights are made of, such as log P/(Z q), nats; absent: never clamped");
 const klControl = (control: "fixed" | "adaptive", least: z.ZodNumber) => ({
   klCoefficient: least
     .exactOptional()
@@ -387,6 +390,13 @@ const sharedChecks = (
   }
 };
 
+/** Diagnostics look at sequences of the batch. */
+const diagnosticsChecks = ({ batch, diagnostics }: RunConfig, complain: Complain): void => {
+  if (diagnostics.every === 0 || diagnostics.samples <= batch.samples) return;
+  const most = `at most batch.samples (${batch.samples})`;
+  complain(["diagnostics", "samples"], most, `${diagnostics.samples}`, "lower it, or raise batch.samples");
+};
+
 /** What a method needs and is not given, and what it is given and would not use. */
 const methodChecks = (config: RunConfig, complain: Complain): void => {
   const { method, target, proposal, evaluate } = config;
@@ -408,6 +418,10 @@ const methodChecks = (config: RunConfig, complain: Complain): void => {
     const otherwise = either ? "set method.samplesFrom: proposal" : "use gdc++";
     if (proposal !== undefined) complain(["proposal"], `no proposal, ${because}`, "one", `remove proposal, or ${otherwise}`);
     if (evaluate.proposal) complain(["evaluate", "proposal"], `false, ${because}`, "true", `remove it, or ${otherwise}`);
+  }
+  if ("klControl" in method && method.klControl === "adaptive" && method.klHorizon <= config.batch.samples / 5) {
+    const fix = "raise it: beta changes by up to a fifth of batch.samples over it";
+    complain(["method", "klHorizon"], `above batch.samples / 5 (${config.batch.samples / 5})`, `${method.klHorizon}`, fix);
   }
   if ("klControl" in method && method.klControl === "adaptive" && method.klCoefficient === 0) {
     const expected = `a number above 0, because ${method.name} with klControl: adaptive multiplies it`;
@@ -543,6 +557,7 @@ const parse = <T>(
 export const parseRunConfig = (input: unknown, where: string): RunConfig =>
   parse(runSchema, input, where, (config, complain) => {
     sharedChecks(config, complain);
+    diagnosticsChecks(config, complain);
     methodChecks(config, complain);
     formChecks(config, complain);
     return targetProblems(config, where, complain);

@@ -1,23 +1,50 @@
 /** Every measure of one model against a target, from samples of that model (docs/math.md, divergences). */
 
-import { runtimeError } from "../base/errors.ts";
 import type { NamedTensors } from "../base/tensor.ts";
 import { loadModelDirectory } from "../models/directory.ts";
-import { samplingOf } from "../sampling/generate.ts";
-import type { Samples } from "../sampling/samples.ts";
+import { generatorBatch, samplingOf } from "../sampling/generate.ts";
+import { firstOf, type Samples } from "../sampling/samples.ts";
 import { entropy, jsTargetPolicy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
-import { hasMass, logWeights, type Target } from "../targets/ebm.ts";
+import { logWeights, type Target } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
+import { type MixedScores, mixtureScores } from "../targets/mixture.ts";
 import { effectiveSampleSize, logPartition } from "../targets/partition.ts";
 import { distinct, selfBleus } from "../targets/text-metrics.ts";
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
-import { fitFrom } from "./fit.ts";
+import { type Fit, fitFrom } from "./fit.ts";
 import type { Evaluation, FitReport } from "./metrics.ts";
 import { likeBase, openSetup, type Setup, using, withProbabilities } from "./setup.ts";
 
 /** The measures, without what only a run knows: step, samples so far, seconds. */
 export type Measures = Omit<Evaluation, "kind" | "step" | "samples" | "seconds" | "averaged">;
+
+/** Texts of the base, and what a target says of them: what the policy should write, seen from where it began. */
+export interface Reference {
+  readonly samples: Samples;
+  /** log P(x) [n] nats. */
+  readonly logTarget: Float64Array;
+}
+
+/** The first `count` texts of the base, as the fit drew them. */
+export const referenceOf = (
+  { samples, matrix, target }: Pick<Fit, "samples" | "matrix" | "target">,
+  count: number,
+): Reference => {
+  const logTarget = logWeights(target, matrix).map((value, i) => value + samples.logProbs[i]!);
+  return { samples: firstOf(samples, count), logTarget: logTarget.slice(0, count) };
+};
+
+/** The same texts drawn again, for a run that was resumed. Whole batches of the generator: then they are the same to the bit. */
+export const redrawReference = async (setup: Setup, target: Target, context: RunContext): Promise<Reference> => {
+  const { config, base } = setup;
+  const wanted = config.evaluate.samples;
+  const count = Math.min(config.target!.samples, Math.ceil(wanted / generatorBatch) * generatorBatch);
+  const samples = await inPhase(context, "sampling the base", count, "texts", (onProgress) =>
+    using(setup.generatorOf(base.weights), (generator) => generator.generate({ count, key: setup.keyFor("fit"), onProgress })),
+  );
+  return referenceOf({ samples, matrix: await setup.measure(samples), target }, wanted);
+};
 
 export interface Measured {
   readonly measures: Measures;
@@ -29,41 +56,35 @@ export interface Measured {
   readonly drawn: number;
 }
 
-/** What a target says of samples of a model. @throws TiltError (runtime) where it gives none of them any mass */
-const targetMeasures = (logTarget: Float64Array, logPolicy: Float64Array, where: string) => {
-  if (!hasMass(logTarget)) {
-    throw runtimeError({
-      where,
-      expected: "at least one text with P(x) > 0",
-      got: `none in ${logTarget.length}`,
-      fix: "raise evaluate.samples, or loosen the hard constraints",
-    });
-  }
-  const scores = { logTarget, logProposal: logPolicy, logPolicy };
-  const logRatios = logTarget.map((value, i) => value - logPolicy[i]!);
+/** What a target says of a model, from its own texts and the base's as texts of their mixture. */
+const targetMeasures = (ofBase: MixedScores, ofPolicy: MixedScores) => {
+  const scores = mixtureScores(ofBase, ofPolicy);
+  const logRatios = scores.logTarget.map((value, i) => value - scores.logProposal[i]!);
   return {
     klTargetPolicy: klTargetPolicy(scores),
     tvTargetPolicy: tvTargetPolicy(scores),
     jsTargetPolicy: jsTargetPolicy(scores),
-    logZ: logPartition(logRatios),
-    ess: effectiveSampleSize(logRatios),
+    logZ: logPartition(logRatios, scores.strata),
+    ess: effectiveSampleSize(logRatios, scores.strata),
   };
 };
 
 /**
  * Measures a model of the base's architecture. Divergences always rest on the full softmax; texts and moments on the nucleus that is asked for.
- * @throws TiltError (runtime) for a model that gives no probabilities, or no text that the target allows
+ * @param against the target, and texts of the base that are judged by it; without it nothing of a target is measured
+ * @throws TiltError (runtime) for a model that gives no probabilities
  */
 export const measureModel = async (
   setup: Setup,
-  target: Target | undefined,
+  against: { readonly target: Target; readonly reference: Reference } | undefined,
   weights: NamedTensors,
   model: Measures["model"],
   context: RunContext,
 ): Promise<Measured> => {
   const { samples: count, topP } = setup.config.evaluate;
   const draws = topP < 1 ? 2 : 1;
-  return inPhase(context, `evaluating the ${model}`, count * (draws + 1), "texts", async (progress) => {
+  const referred = against?.reference.samples.count ?? 0;
+  return inPhase(context, `evaluating the ${model}`, count * (draws + 1) + referred, "texts", async (progress) => {
     const key = setup.keyFor("evaluate");
     const drawn = await using(setup.generatorOf(weights), (generator) =>
       generator.generate({ count, key, onProgress: progress }),
@@ -81,14 +102,16 @@ export const measureModel = async (
     }));
     const matrix = await setup.measure(shown);
     const logPolicy = samples.logProbs;
-    const ofTarget =
-      target === undefined
-        ? {}
-        : targetMeasures(
-            logWeights(target, topP < 1 ? await setup.measure(samples) : matrix).map((value, i) => value + scored.logBase[i]!),
-            logPolicy,
-            `evaluation of the ${model}`,
-          );
+    const ofTarget = async (target: Target, reference: Reference) => {
+      const { logProbs } = await using(setup.scorerOf(weights), (scorer) =>
+        scorer.score(reference.samples, (done) => progress(count * (draws + 1) + done)),
+      );
+      const ofBase = { logTarget: reference.logTarget, logBase: reference.samples.logProbs, logPolicy: logProbs };
+      const own = topP < 1 ? await setup.measure(samples) : matrix;
+      const logTarget = logWeights(target, own).map((value, i) => value + scored.logBase[i]!);
+      return targetMeasures(ofBase, { logTarget, logBase: scored.logBase, logPolicy });
+    };
+    const measuredTarget = against === undefined ? {} : await ofTarget(against.target, against.reference);
     const words = selfBleus(shown.texts, "words");
     const characters = selfBleus(shown.texts, "characters");
     const measures: Measures = {
@@ -97,7 +120,7 @@ export const measureModel = async (
       topP,
       moments: momentEstimates(matrix),
       klPolicyBase: klPolicyBase(logPolicy, scored.logBase),
-      ...ofTarget,
+      ...measuredTarget,
       entropy: entropy(logPolicy),
       perplexity: perplexity(scored.shownLogBase ?? scored.logBase, shown.lengths),
       distinct1: distinct(shown.texts, 1),
@@ -115,12 +138,13 @@ export const measureModel = async (
 };
 
 /** The evaluated texts as lines of samples.jsonl. */
-export const sampleLines = ({ samples, matrix, logBase, measures }: Measured, step: number): string => {
+export const sampleLines = ({ samples, matrix, logBase, measures }: Measured, step: number, averaged?: true): string => {
   const columns = matrix.names.map((name, f) => [name, columnOf(matrix, f)] as const);
   return samples.texts
     .map((text, b) => {
       const features = Object.fromEntries(columns.map(([name, values]) => [name, values[b]!]));
-      return `${JSON.stringify({ step, model: measures.model, text, features, logProb: samples.logProbs[b]!, logBase: logBase[b]! })}\n`;
+      const source = { step, model: measures.model, ...(averaged ? { averaged } : {}) };
+      return `${JSON.stringify({ ...source, text, features, logProb: samples.logProbs[b]!, logBase: logBase[b]! })}\n`;
     })
     .join("");
 };
@@ -135,7 +159,8 @@ export const evaluateDirectory = async (
   const setup = await openSetup(config, context);
   const policy = likeBase(await loadModelDirectory(context.files, model), setup.base);
   const fitted = config.target === undefined ? undefined : await fitFrom(setup, context);
-  const { measures, drawn } = await measureModel(setup, fitted?.target, policy.weights, "policy", context);
+  const against = fitted && { target: fitted.target, reference: referenceOf(fitted, config.evaluate.samples) };
+  const { measures, drawn } = await measureModel(setup, against, policy.weights, "policy", context);
   const evaluation: Evaluation = {
     kind: "evaluation",
     step: 0,

@@ -60,7 +60,7 @@ export interface Evaluation {
   readonly step: number;
   readonly samples: number;
   readonly seconds: number;
-  readonly model: "policy" | "proposal" | "base";
+  readonly model: "policy" | "proposal";
   /** Whether it is the average of the policy's weights over steps; absent: the weights as they are. */
   readonly averaged?: true;
   /** Sequences drawn. */
@@ -69,7 +69,7 @@ export interface Evaluation {
   readonly topP: number;
   readonly moments: Readonly<Record<string, Estimate>>;
   readonly klPolicyBase: Estimate;
-  /** These only where there is a target. "Policy" is the model that was measured. */
+  /** These only where there is a target. "Policy" is the model that was measured. From its texts and the base's, as texts of their mixture. */
   readonly klTargetPolicy?: Estimate;
   readonly tvTargetPolicy?: Estimate;
   readonly jsTargetPolicy?: Estimate;

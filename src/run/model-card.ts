@@ -12,7 +12,7 @@ const shown = (estimate: Estimate | undefined): string =>
 const row = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
 
 export const modelCard = (config: RunConfig, { before, target, steps, samples }: Summary, after: Evaluation): string => {
-  const matching = methodOf(config.method).needs.target;
+  const matching = methodOf(config.method).needs.target && config.method.name !== "reinforce-target";
   const base = config.base.replace(/\/+$/, "").split("/").at(-1) ?? config.base;
   const moments = Object.keys(after.moments).map((name) =>
     row([
@@ -33,7 +33,7 @@ base_model: ${JSON.stringify(base)}
 This is \`${base}\` after ${steps} steps of ${config.method.name} on ${samples} samples${after.averaged ? ", the average of its weights over steps" : ""}.
 ${
   matching
-    ? "The target is the distribution nearest to the base, in relative entropy, that meets what was asked for (arXiv 2206.00761)."
+    ? "It was trained to a target distribution, the base's reweighted by features of the text (arXiv 2206.00761)."
     : "The method maximises a reward (arXiv 2206.00761 compares such methods with distribution matching)."
 }
 Estimates are from ${after.n} texts of each model

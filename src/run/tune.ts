@@ -20,7 +20,7 @@ import { decideProposal } from "../tuners/proposal.ts";
 import { createTuner, type Tuner } from "../tuners/tuner.ts";
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
-import { measureModel, sampleLines } from "./evaluate.ts";
+import { measureModel, type Reference, redrawReference, referenceOf, sampleLines } from "./evaluate.ts";
 import { fitFrom } from "./fit.ts";
 import type { Evaluation, StepMetrics, Summary } from "./metrics.ts";
 import { openRunDirectory, type RunDirectory } from "./run-directory.ts";
@@ -59,12 +59,14 @@ const batchDivergences = ({ logTarget, samples }: ScoredSamples, logPolicy: Floa
 const evaluateModel = async (
   setup: Setup,
   state: RunState,
+  reference: Reference | undefined,
   { weights, model, averaged }: { weights: NamedTensors; model: Evaluation["model"]; averaged?: true },
   directory: RunDirectory,
   context: RunContext,
   seconds: () => number,
 ): Promise<{ state: RunState; evaluation: Evaluation }> => {
-  const measured = await measureModel(setup, state.goal?.target, weights, model, context);
+  const against = state.goal && reference && { target: state.goal.target, reference };
+  const measured = await measureModel(setup, against, weights, model, context);
   const samples = state.samples + measured.drawn;
   const { measures } = measured;
   const evaluation: Evaluation = {
@@ -75,7 +77,7 @@ const evaluateModel = async (
     ...measures,
     ...(averaged ? { averaged } : {}),
   };
-  await directory.log(evaluation, sampleLines(measured, state.step));
+  await directory.log(evaluation, sampleLines(measured, state.step, averaged));
   context.onEvent({ type: "evaluation", evaluation, targetMoments: state.goal?.fit.targetMoments ?? {} });
   return { state: { ...state, samples }, evaluation };
 };
@@ -95,7 +97,7 @@ const begin = async (
   directory: RunDirectory,
   context: RunContext,
   seconds: () => number,
-): Promise<RunState> => {
+): Promise<{ state: RunState; reference: Reference | undefined }> => {
   // A run that cannot begin leaves nothing behind: the corrected config can go to the same place.
   const orDiscard = async (error: unknown): Promise<never> => {
     if (error instanceof TiltError) await directory.discard();
@@ -117,8 +119,9 @@ const begin = async (
     logs: { metrics: 0, samples: 0 },
   };
   const base = { weights: setup.base.weights, model: "policy" } as const;
-  const { state, evaluation } = await evaluateModel(setup, fresh, base, directory, context, seconds).catch(orDiscard);
-  return { ...state, before: evaluation, latest: { policy: evaluation } };
+  const reference = fitted && referenceOf(fitted, config.evaluate.samples);
+  const { state, evaluation } = await evaluateModel(setup, fresh, reference, base, directory, context, seconds).catch(orDiscard);
+  return { state: { ...state, before: evaluation, latest: { policy: evaluation } }, reference };
 };
 
 /**
@@ -158,7 +161,8 @@ export const tune = async (
     savedStep = saved.step;
     return saved;
   };
-  let state = loaded ?? (await checkpoint(await begin(setup, tuner, directory, context, seconds)));
+  const begun = loaded === undefined ? await begin(setup, tuner, directory, context, seconds) : undefined;
+  let state = loaded ?? (await checkpoint(begun!.state));
   if (loaded !== undefined) {
     if (loaded.goal !== undefined) context.onEvent({ type: "fit", report: loaded.goal.fit });
     context.onEvent({
@@ -297,10 +301,13 @@ export const tune = async (
     context.onEvent({ type: "step", metrics, targetMoments: state.goal?.fit.targetMoments ?? {} });
   };
 
+  /** Texts of the base that evaluations look at; a resumed run draws them again when it first needs them. */
+  let reference = begun?.reference;
   /** The policy, the average and the proposal, as far as the config asks and they differ. */
   const evaluateAll = async (): Promise<void> => {
+    if (state.goal !== undefined) reference ??= await redrawReference(setup, state.goal.target, context);
     const evaluateOne = async (of: { weights: NamedTensors; model: Evaluation["model"]; averaged?: true }) => {
-      const { state: next, evaluation } = await evaluateModel(setup, state, of, directory, context, seconds);
+      const { state: next, evaluation } = await evaluateModel(setup, state, reference, of, directory, context, seconds);
       state = next;
       return evaluation;
     };

@@ -133,6 +133,9 @@ export interface Generator {
   dispose(): Promise<void>;
 }
 
+/** Sequences that are drawn together unless told otherwise. */
+export const generatorBatch = 256;
+
 export interface GeneratorOptions {
   readonly sampling: Sampling;
   /** Tokens to condition on, the start token first. */
@@ -140,7 +143,7 @@ export interface GeneratorOptions {
   readonly maxTokens: number;
   readonly endIds: readonly number[];
   readonly tokenizer: Tokenizer;
-  /** Sequences per batch. */
+  /** Sequences per batch; `generatorBatch` where absent. */
   readonly batch?: number;
 }
 
@@ -173,7 +176,7 @@ export const createGenerator = async (
   weights: NamedTensors,
   options: GeneratorOptions,
 ): Promise<Generator> => {
-  const { sampling, prompt, maxTokens, endIds, tokenizer, batch: batchSize = 256 } = options;
+  const { sampling, prompt, maxTokens, endIds, tokenizer, batch: batchSize = generatorBatch } = options;
   const room = model.config.contextLength;
   if (prompt.length + maxTokens - 1 > room) {
     throw usageError({

@@ -41,3 +41,19 @@ export const sequencesOf = (samples: Samples): Sequence[] =>
     ids: samples.ids.subarray(b * samples.maxTokens, b * samples.maxTokens + samples.lengths[b]!),
     ended: samples.ended[b] === 1,
   }));
+
+/** The first `count` sequences of a batch, or all where there are fewer. The arrays are views. */
+export const firstOf = (samples: Samples, count: number): Samples => {
+  const kept = Math.min(count, samples.count);
+  const places = kept * samples.maxTokens;
+  return {
+    ...samples,
+    count: kept,
+    ids: samples.ids.subarray(0, places),
+    lengths: samples.lengths.subarray(0, kept),
+    ended: samples.ended.subarray(0, kept),
+    tokenLogProbs: samples.tokenLogProbs.subarray(0, places),
+    logProbs: samples.logProbs.subarray(0, kept),
+    texts: samples.texts.slice(0, kept),
+  };
+};

@@ -14,7 +14,7 @@
  */
 
 import { runtimeError } from "../base/errors.ts";
-import { type Estimate, logMeanExp, mean, meanEstimate, sum, timesOrZero } from "../base/numeric.ts";
+import { type Estimate, logMeanExp, mean, meanEstimate, type Strata, sum, timesOrZero } from "../base/numeric.ts";
 import { hasMass } from "./ebm.ts";
 
 /** What is known of n samples x ~ q, each [n] nats. */
@@ -23,6 +23,8 @@ export interface Scores {
   readonly logTarget: Float64Array;
   /** log q(x), of the distribution x was drawn from. */
   readonly logProposal: Float64Array;
+  /** Where q is a mixture and its parts were drawn in fixed numbers, one after the other (mixture.ts): how many of each. */
+  readonly strata?: Strata;
 }
 
 export interface PolicyScores extends Scores {
@@ -123,14 +125,14 @@ const estimate = (term: Term, scores: PolicyScores, logZ: number | undefined): E
     const got = `log P = ${scores.logTarget[bad]}, log q = ${scores.logProposal[bad]}, log pi = ${scores.logPolicy[bad]} at sample ${bad}`;
     throw complain("finite terms", got, "bring the policy back near the target, or clamp the weights");
   }
-  if (logZ !== undefined) return meanEstimate(values);
+  if (logZ !== undefined) return meanEstimate(values, scores.strata);
   // One sample's influence on a self-normalised mean: its own term, less what it does to Z (docs/math.md M12).
   const pull = mean(over(term.slope));
   const influence = values.map((value, i) => value - pull * Math.exp(logRatios[i]! - logPartition));
-  return { ...meanEstimate(influence), value: mean(values) };
+  return { ...meanEstimate(influence, scores.strata), value: mean(values) };
 };
 
-const fromProposal = ({ logTarget, logProposal }: Scores): PolicyScores => ({ logTarget, logProposal, logPolicy: logProposal });
+const fromProposal = (scores: Scores): PolicyScores => ({ ...scores, logPolicy: scores.logProposal });
 
 /** KL(p, pi) from samples of q. @param logZ given, or estimated from the same samples @throws TiltError (runtime) if no sample has mass */
 export const klTargetPolicy = (scores: PolicyScores, logZ?: number): Estimate => estimate(kl, scores, logZ);

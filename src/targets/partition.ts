@@ -7,7 +7,7 @@
  */
 
 import { runtimeError, usageError } from "../base/errors.ts";
-import { type Estimate, logMeanExp, logSumExp, meanEstimate, sum } from "../base/numeric.ts";
+import { type Estimate, logMeanExp, logSumExp, meanEstimate, type Strata, sum } from "../base/numeric.ts";
 
 /**
  * How batches add up to one estimate (docs/math.md M10):
@@ -193,21 +193,36 @@ export const partitionEstimate = (state: PartitionState): PartitionEstimate => {
   };
 };
 
-/** log Z from one set of samples. @throws TiltError (runtime) as the functions above */
-export const logPartition = (logRatios: Float64Array): Estimate =>
-  partitionEstimate(updatePartition(emptyPartition(), logRatios)).logZ;
+/**
+ * log Z from one set of samples.
+ * @param strata where they come from the parts of a mixture, one part after the other
+ * @throws TiltError (runtime) as the functions above
+ */
+export const logPartition = (logRatios: Float64Array, strata?: Strata): Estimate => {
+  const { logZ } = partitionEstimate(updatePartition(emptyPartition(), logRatios));
+  if (strata === undefined) return logZ;
+  return {
+    ...logZ,
+    stdError: meanEstimate(
+      logRatios.map((logRatio) => Math.exp(logRatio - logZ.value)),
+      strata,
+    ).stdError,
+  };
+};
 
 /**
  * How many equally weighted samples the weights are worth: (sum w)^2 / sum w^2, with its delta-method standard error.
  * @param logWeights log w up to a constant [n] nats
+ * @param strata     where the samples come from the parts of a mixture, one part after the other
  * @throws TiltError (runtime) if every weight is zero
  */
-export const effectiveSampleSize = (logWeights: Float64Array): Estimate => {
+export const effectiveSampleSize = (logWeights: Float64Array, strata?: Strata): Estimate => {
   const n = logWeights.length;
   const logMean = logMeanExp(checked(logWeights));
   if (!(logMean > Number.NEGATIVE_INFINITY)) throw noMass(n);
   const value = Math.exp(2 * logSumExp(logWeights) - logSumExp(logWeights.map((logWeight) => 2 * logWeight)));
   const weights = logWeights.map((logWeight) => Math.exp(logWeight - logMean));
   const meanSquare = n / value;
-  return { value, stdError: value * meanEstimate(weights.map((w) => 2 * w - (w * w) / meanSquare)).stdError, n };
+  const influence = weights.map((w) => 2 * w - (w * w) / meanSquare);
+  return { value, stdError: value * meanEstimate(influence, strata).stdError, n };
 };

@@ -132,7 +132,7 @@ describe("what a batch is made into", () => {
   ])("the baseline of %s", (_, spec, wanted) =>
     expect(made(spec, { baseline: 0.37 }).sequences["baseline"]).toEqual(new Float64Array(4).fill(wanted)),
   );
-  test.each<[string, MethodSpec, keyof ScoredSamples, string]>([
+  test.each<[string, MethodSpec, "reward" | "logTarget" | "logZ", string]>([
     ["reinforce", reinforce, "reward", "a reward"],
     ["reinforce-target", reinforceTarget, "logTarget", "log P(x)"],
     ["gdc++", gdcpp, "logTarget", "log P(x)"],

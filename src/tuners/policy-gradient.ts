@@ -10,7 +10,22 @@
 import { tensor } from "../base/tensor.ts";
 import { evaluate } from "../engine/evaluate.ts";
 import type { TypeOf, Value } from "../engine/graph.ts";
-import { cast, constant, exp, input, less, maximum, minimum, mul, neg, stopGradient, sub, sum } from "../engine/ops/index.ts";
+import {
+  cast,
+  constant,
+  equal,
+  exp,
+  input,
+  less,
+  maximum,
+  minimum,
+  mul,
+  neg,
+  stopGradient,
+  sub,
+  sum,
+  where,
+} from "../engine/ops/index.ts";
 import { type DivergenceName, fDivergences } from "./f-divergence.ts";
 import type { Objective } from "./training.ts";
 
@@ -148,7 +163,9 @@ export const policyGradientObjective = (options: PolicyGradientOptions): Objecti
     const given = inputs as Record<keyof ScoreValues | "baseline" | "scale", Value>;
     const scores: ScoreValues = { ...given, logPolicy: stopGradient(logPolicy) };
     const weighted = weightedReward(options, scores);
-    const advantage = stopGradient(sub(weighted, mul(policyOverProposal(scores, ratioOf(options)), given.baseline)));
+    // Without a baseline nothing is subtracted, not 0 pi/q: pi/q may be too large for a float.
+    const compared = mul(policyOverProposal(scores, ratioOf(options)), given.baseline);
+    const advantage = stopGradient(sub(weighted, where(equal(given.baseline, 0), 0, compared)));
     const { clampLogWeight: limit } = options;
     const logRatio = sub(scores.logPolicy, scores.logProposal);
     const largest =
