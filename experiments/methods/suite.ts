@@ -25,8 +25,7 @@ export const methods: Readonly<Record<string, RunInput["method"]>> = {
   "gdc++": { name: "gdc++" },
   gdc: { name: "gdc" },
   dpg: { name: "dpg", baseline: "z" },
-  "f-dpg (js)": { name: "f-dpg", divergence: "js" },
-  "f-dpg (tv)": { name: "f-dpg", divergence: "tv" },
+  "f-dpg, JS": { name: "f-dpg", divergence: "js" },
   "reinforce-target": { name: "reinforce-target" },
   reinforce: { name: "reinforce" },
   "kl-control": { name: "kl-control", klCoefficient: 0.1 },
@@ -35,7 +34,7 @@ export const methods: Readonly<Record<string, RunInput["method"]>> = {
   ppo: { name: "ppo" },
 };
 
-const steps = 24;
+const steps = 20;
 
 export const configOf = (task: TaskName, method: string): RunInput => {
   const spec = methods[method];
@@ -55,7 +54,7 @@ export const configOf = (task: TaskName, method: string): RunInput => {
     batch: { samples: 512, microBatch: 128 },
     optimizer: { learningRate: 3e-4, warmupSteps: 3, schedule: "linear", beta2: 0.99, maxGradNorm: 2.5 },
     ...(offPolicy ? { proposal: { updateEvery: 3, samples: 256 } } : {}),
-    diagnostics: { every: 6, samples: 32 },
+    diagnostics: { every: 5, samples: 32 },
     steps,
     seed: 12,
     evaluate: { every: steps, samples: 1024 },

@@ -120,11 +120,13 @@ const evaluationTable = (
   );
 };
 
+const againstTarget = "Divergences from p also look at the base's, so that what the model left out is seen.";
+
 /** The lines of "evaluate". @param fit undefined where the config has no target */
 export const evaluationLines = (evaluation: Evaluation, fit: FitReport | undefined, terminal: Terminal): string[] => [
   ...evaluationTable([[evaluation.model, evaluation]], fit?.targetMoments ?? {}, terminal),
   "",
-  `From ${sampling(evaluation)}.${fit === undefined ? "" : ` The target was fitted from ${formatCount(fit.samples)} sequences of the base.`}`,
+  `From ${sampling(evaluation)}.${fit === undefined ? "" : ` ${againstTarget} The target was fitted from ${formatCount(fit.samples)} sequences of the base.`}`,
 ];
 
 /** What a run changed: every measure before and after. */
@@ -144,7 +146,7 @@ export const summaryLines = (summary: Summary, terminal: Terminal): string[] => 
     ...evaluationTable(columns, target?.targetMoments ?? {}, terminal),
     "",
     `${target === undefined ? "" : "p: the target, "}${policy}: the ${after.model}, a: the base.${least}`,
-    `Each column from ${sampling(after)}. ${formatCount(summary.samples)} sequences drawn in all, in ${formatDuration(summary.seconds)}.`,
+    `Each column from ${sampling(after)}.${target === undefined ? "" : ` ${againstTarget}`} ${formatCount(summary.samples)} sequences drawn in all, in ${formatDuration(summary.seconds)}.`,
   ];
 };
 

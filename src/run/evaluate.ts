@@ -1,11 +1,12 @@
-/** Every measure of one model against a target, from samples of that model (docs/math.md, divergences). */
+/** Every measure of one model: of its own texts, and against a target of its texts and the base's together (docs/math.md M12 to M20, M49). */
 
+import { runtimeError } from "../base/errors.ts";
 import type { NamedTensors } from "../base/tensor.ts";
 import { loadModelDirectory } from "../models/directory.ts";
 import { generatorBatch, samplingOf } from "../sampling/generate.ts";
 import { firstOf, type Samples } from "../sampling/samples.ts";
 import { entropy, jsTargetPolicy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
-import { logWeights, type Target } from "../targets/ebm.ts";
+import { hasMass, logWeights, type Target } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { type MixedScores, mixtureScores } from "../targets/mixture.ts";
 import { effectiveSampleSize, logPartition } from "../targets/partition.ts";
@@ -57,8 +58,16 @@ export interface Measured {
 }
 
 /** What a target says of a model, from its own texts and the base's as texts of their mixture. */
-const targetMeasures = (ofBase: MixedScores, ofPolicy: MixedScores) => {
+const targetMeasures = (ofBase: MixedScores, ofPolicy: MixedScores, where: string) => {
   const scores = mixtureScores(ofBase, ofPolicy);
+  if (!hasMass(scores.logTarget)) {
+    throw runtimeError({
+      where,
+      expected: "at least one text with P(x) > 0",
+      got: `none in ${ofPolicy.logTarget.length} of the model and ${ofBase.logTarget.length} of the base`,
+      fix: "raise evaluate.samples, or loosen the hard constraints",
+    });
+  }
   const logRatios = scores.logTarget.map((value, i) => value - scores.logProposal[i]!);
   return {
     klTargetPolicy: klTargetPolicy(scores),
@@ -109,7 +118,7 @@ export const measureModel = async (
       const ofBase = { logTarget: reference.logTarget, logBase: reference.samples.logProbs, logPolicy: logProbs };
       const own = topP < 1 ? await setup.measure(samples) : matrix;
       const logTarget = logWeights(target, own).map((value, i) => value + scored.logBase[i]!);
-      return targetMeasures(ofBase, { logTarget, logBase: scored.logBase, logPolicy });
+      return targetMeasures(ofBase, { logTarget, logBase: scored.logBase, logPolicy }, `evaluation of the ${model}`);
     };
     const measuredTarget = against === undefined ? {} : await ofTarget(against.target, against.reference);
     const words = selfBleus(shown.texts, "words");

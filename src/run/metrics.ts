@@ -54,7 +54,7 @@ export interface StepMetrics {
   readonly trainSeconds: number;
 }
 
-/** Every measure of one model against one target, from `n` sequences drawn from that model. */
+/** Every measure of one model, from `n` sequences drawn from it; those against a target from these and as many of the base. */
 export interface Evaluation {
   readonly kind: "evaluation";
   readonly step: number;

@@ -28,7 +28,7 @@ tags: [tiltlm, ${matching ? "distribution-matching, " : ""}${JSON.stringify(conf
 base_model: ${JSON.stringify(base)}
 ---
 
-# ${base}, tuned ${target === undefined ? "to a reward" : "to a target distribution"}
+# ${base}, tuned ${matching ? "to a target distribution" : "to a reward"}
 
 This is \`${base}\` after ${steps} steps of ${config.method.name} on ${samples} samples${after.averaged ? ", the average of its weights over steps" : ""}.
 ${

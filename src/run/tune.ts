@@ -241,7 +241,7 @@ export const tune = async (
     const diagnostics = every > 0 && step % every === 0 ? await tuner.diagnose(state.policy, batch, diagnosed) : undefined;
     const { state: policy, report } = await tuner.step(state.policy, batch, learningRate);
     if (!report.finite) {
-      const clamp = ["dpg", "gdc", "gdc++", "f-dpg"].includes(config.method.name) ? " or set method.clampLogWeight" : "";
+      const clamp = method.needs.target && config.method.name !== "reinforce-target" ? " or set method.clampLogWeight" : "";
       throw runtimeError({
         where: `step ${step} of ${config.method.name}`,
         expected: "a finite loss and gradient",
@@ -325,18 +325,23 @@ export const tune = async (
     state = { ...state, latest };
   };
 
+  /** A reward that fails, a step that is refused, an evaluation that cannot be: what was done before is saved. */
+  const orSave = async (work: () => Promise<void>): Promise<void> => {
+    const [sofar, logs] = [state, await directory.logSizes()];
+    await work().catch(async (error: unknown) => {
+      // Where saving fails too, it was the disk, and the error says so.
+      if (error instanceof TiltError) await checkpoint(sofar, logs).catch(() => {});
+      throw error;
+    });
+  };
+
   const stopped = (): boolean => context.signal?.aborted === true;
   try {
     await inPhase(context, "tuning", config.steps, "steps", async (progress) => {
       progress(state.step);
       while (state.step < config.steps && !stopped()) {
-        const [sofar, logs] = [state, await directory.logSizes()];
-        await advance().catch(async (error: unknown) => {
-          // A reward that fails or a step that is refused costs that step only. Where saving fails too, it was the disk, and the error says so.
-          if (error instanceof TiltError) await checkpoint(sofar, logs).catch(() => {});
-          throw error;
-        });
-        if (state.step % config.evaluate.every === 0) await evaluateAll();
+        await orSave(advance);
+        if (state.step % config.evaluate.every === 0) await orSave(evaluateAll);
         if (state.step % config.checkpoint.every === 0 || state.step === config.steps || stopped())
           state = await checkpoint(state);
         progress(state.step);
