@@ -3,7 +3,7 @@
  *
  *   D_f = E_{x~p}[ f(pi/p) ],      -grad D_f = E_{x~pi}[ R grad log pi ],      R = -f'(pi/p)
  *
- * One row per divergence. Each row gives (pi/q) R, the reward of a sample of q, written so that no factor overflows where the product does not.
+ * One row per divergence. Each row gives (pi/q) R, the reward of a sample of q, from as few ratios as it can: each may be clamped, and overflow.
  * Not to be confused with the estimates of divergences in targets/divergence.ts: those measure, these pull.
  */
 
@@ -27,8 +27,6 @@ export interface RatioValues {
 export type DivergenceName = "kl" | "reverse-kl" | "tv" | "js" | "chi-squared" | "reverse-chi-squared";
 
 export interface FDivergence {
-  /** f(t), t = pi/p. */
-  readonly formula: string;
   /** (pi/q) R. */
   readonly weightedReward: (ratios: RatioValues) => Value;
   /** Whether it is infinite as soon as the policy writes what the target rules out, so that a hard constraint cannot be learnt from it. */
@@ -39,37 +37,32 @@ export interface FDivergence {
 const softplus = (x: Value): Value => add(maximum(x, 0), log(add(exp(neg(abs(x))), 1)));
 
 export const fDivergences: Readonly<Record<DivergenceName, FDivergence>> = {
-  // KL(p, pi): f' = -1/t, R = p/pi
-  kl: { formula: "-log t", infiniteWithoutMass: false, weightedReward: ({ targetOverProposal }) => targetOverProposal },
-  // KL(pi, p): f' = log t + 1, R = log(p/pi) - 1
+  // KL(p, pi): f = -log t, f' = -1/t, R = p/pi
+  kl: { infiniteWithoutMass: false, weightedReward: ({ targetOverProposal }) => targetOverProposal },
+  // KL(pi, p): f = t log t, f' = log t + 1, R = log(p/pi) - 1
   "reverse-kl": {
-    formula: "t log t",
     infiniteWithoutMass: true,
     weightedReward: ({ policyOverProposal, logTargetOverPolicy }) => mul(policyOverProposal, sub(logTargetOverPolicy, 1)),
   },
-  // TV: f' = sign(t - 1)/2, R = sign(p - pi)/2
+  // TV: f = |t - 1|/2, f' = sign(t - 1)/2, R = sign(p - pi)/2
   tv: {
-    formula: "|t - 1| / 2",
     infiniteWithoutMass: false,
     weightedReward: ({ policyOverProposal, logTargetOverPolicy }) => mul(policyOverProposal, mul(sign(logTargetOverPolicy), 0.5)),
   },
-  // JS: f' = log(2t/(1+t))/2, R = log((1 + p/pi)/2)/2
+  // JS: f = (t log(2t/(1+t)) + log(2/(1+t)))/2, f' = log(2t/(1+t))/2, R = log((1 + p/pi)/2)/2
   js: {
-    formula: "(t log(2t/(1+t)) + log(2/(1+t))) / 2",
     infiniteWithoutMass: false,
     weightedReward: ({ policyOverProposal, logTargetOverPolicy }) =>
       mul(policyOverProposal, mul(sub(softplus(logTargetOverPolicy), constant(Math.LN2)), 0.5)),
   },
-  // sum (p - pi)^2/pi: f' = 1 - 1/t^2, R = (p/pi)^2 - 1
+  // sum (p - pi)^2/pi: f = (1 - t)^2/t, f' = 1 - 1/t^2, R = (p/pi)^2 - 1
   "chi-squared": {
-    formula: "(1 - t)^2 / t",
     infiniteWithoutMass: false,
     weightedReward: ({ targetOverProposal, policyOverProposal, targetOverPolicy }) =>
       sub(mul(targetOverProposal, targetOverPolicy), policyOverProposal),
   },
-  // sum (pi - p)^2/p: f' = 2(t - 1), R = 2(1 - pi/p)
+  // sum (pi - p)^2/p: f = (t - 1)^2, f' = 2(t - 1), R = 2(1 - pi/p)
   "reverse-chi-squared": {
-    formula: "(t - 1)^2",
     infiniteWithoutMass: true,
     weightedReward: ({ policyOverProposal, policyOverTarget }) => mul(policyOverProposal, mul(sub(1, policyOverTarget), 2)),
   },

@@ -24,7 +24,7 @@ import type { Objective } from "./training.ts";
 export type SamplesFrom = "policy" | "proposal";
 
 interface Weighted {
-  /** Upper bound of log p/q and log pi/q, nats; absent: never clamped. */
+  /** Upper bound of the log of each ratio that is taken, nats; absent: never clamped. */
   readonly clampLogWeight?: number | undefined;
 }
 
@@ -128,11 +128,12 @@ type Baseline = BatchBaseline | "z" | "running";
 const runningStep = 0.1;
 
 const policyGradient = (
-  options: PolicyGradientOptions,
+  reward: Omit<PolicyGradientOptions, "compares">,
   samplesFrom: SamplesFrom,
   baseline: Baseline,
   control?: KlControl,
 ): Method => {
+  const options: PolicyGradientOptions = { ...reward, compares: baseline !== "none" };
   const reads = Object.keys(inputsOf(options.reward));
   const scoresOf = (batch: ScoredSamples, controls: Controls): Record<string, Float64Array | number> => {
     const all: Readonly<Record<string, () => Float64Array | number>> = {
@@ -149,7 +150,7 @@ const policyGradient = (
   const baselineOf = (scores: Record<string, Float64Array | number>, { baseline: running }: Controls, count: number) => {
     if (baseline === "z") return new Float64Array(count).fill(1);
     if (baseline === "running") return new Float64Array(count).fill(given(running, "a running baseline"));
-    return batchBaseline(baseline, baseline === "none" ? new Float64Array(count) : rewardsAtProposal(options, scores));
+    return batchBaseline(baseline, rewardsAtProposal(options, scores));
   };
   const initial: Controls = control === undefined ? {} : { klCoefficient: control.klCoefficient };
   return {
@@ -172,7 +173,7 @@ const policyGradient = (
       return {
         sequences: {
           ...(Object.fromEntries(entries.filter(isArray)) as Record<string, Float64Array>),
-          baseline: baselineOf(scores, controls, batch.samples.count),
+          ...(options.compares ? { baseline: baselineOf(scores, controls, batch.samples.count) } : {}),
         },
         tokens: {},
         numbers: Object.fromEntries(entries.filter((entry) => !isArray(entry))) as Record<string, number>,
@@ -180,7 +181,7 @@ const policyGradient = (
       };
     },
     observe: (controls, batch, { weightedReward }) => ({
-      ...(controls.klCoefficient === undefined || control === undefined
+      ...(control === undefined || controls.klCoefficient === undefined
         ? {}
         : { klCoefficient: nextKlCoefficient(control, controls.klCoefficient, klOfBatch(batch), batch.samples.count) }),
       ...(controls.baseline === undefined

@@ -10,22 +10,7 @@
 import { tensor } from "../base/tensor.ts";
 import { evaluate } from "../engine/evaluate.ts";
 import type { TypeOf, Value } from "../engine/graph.ts";
-import {
-  cast,
-  constant,
-  equal,
-  exp,
-  input,
-  less,
-  maximum,
-  minimum,
-  mul,
-  neg,
-  stopGradient,
-  sub,
-  sum,
-  where,
-} from "../engine/ops/index.ts";
+import { cast, constant, exp, input, less, maximum, minimum, mul, neg, stopGradient, sub, sum } from "../engine/ops/index.ts";
 import { type DivergenceName, fDivergences } from "./f-divergence.ts";
 import type { Objective } from "./training.ts";
 
@@ -64,11 +49,20 @@ const divergenceReward = (name: DivergenceName): PseudoReward => ({
   reads: ["logTarget", "logZ"],
   weighted: (scores, ratio) => {
     const logNormalized = sub(scores.logTarget, scores.logZ);
+    // A ratio that a row does not read is not taken, and so not counted among the clamped ones.
     return fDivergences[name].weightedReward({
-      targetOverProposal: ratio(sub(logNormalized, scores.logProposal)),
-      policyOverProposal: policyOverProposal(scores, ratio),
-      targetOverPolicy: ratio(sub(logNormalized, scores.logPolicy)),
-      policyOverTarget: ratio(sub(scores.logPolicy, logNormalized)),
+      get targetOverProposal() {
+        return ratio(sub(logNormalized, scores.logProposal));
+      },
+      get policyOverProposal() {
+        return policyOverProposal(scores, ratio);
+      },
+      get targetOverPolicy() {
+        return ratio(sub(logNormalized, scores.logPolicy));
+      },
+      get policyOverTarget() {
+        return ratio(sub(scores.logPolicy, logNormalized));
+      },
       logTargetOverPolicy: sub(logNormalized, scores.logPolicy),
     });
   },
@@ -120,8 +114,10 @@ export const inputsOf = (name: PseudoRewardName): Readonly<Record<string, TypeOf
 
 export interface PolicyGradientOptions {
   readonly reward: PseudoRewardName;
-  /** Upper bound of log p/q and log pi/q, nats; absent: never clamped. */
+  /** Upper bound of the log of each ratio that is taken (p/q, pi/q, p/pi, pi/p), nats; absent: never clamped. */
   readonly clampLogWeight?: number | undefined;
+  /** Whether a baseline is subtracted; default true. Where not, pi/q is not even worked out for it. */
+  readonly compares?: boolean;
 }
 
 const ratioOf =
@@ -154,30 +150,34 @@ export const rewardsAtProposal = (
 };
 
 /**
- * loss = -scale sum_b A_b log pi(x_b): its gradient is minus the ascent direction. `scale` is 1 over the samples of the whole batch, `baseline` B [B].
+ * loss = -scale sum_b A_b log pi(x_b): its gradient is minus the ascent direction. `scale` is 1 over the samples of the whole batch, `baseline` B [B] where there is one.
  * Outputs [B]: `logPolicy`, `advantage` A, `weightedReward` (pi/q) R, and `clamped`, 1 where a ratio was cut.
  */
-export const policyGradientObjective = (options: PolicyGradientOptions): Objective => ({
-  inputs: { ...inputsOf(options.reward), baseline: sequences, scale: number },
-  build: ({ logPolicy }, inputs) => {
-    const given = inputs as Record<keyof ScoreValues | "baseline" | "scale", Value>;
-    const scores: ScoreValues = { ...given, logPolicy: stopGradient(logPolicy) };
-    const weighted = weightedReward(options, scores);
-    // Without a baseline nothing is subtracted, not 0 pi/q: pi/q may be too large for a float.
-    const compared = mul(policyOverProposal(scores, ratioOf(options)), given.baseline);
-    const advantage = stopGradient(sub(weighted, where(equal(given.baseline, 0), 0, compared)));
-    const { clampLogWeight: limit } = options;
-    const logRatio = sub(scores.logPolicy, scores.logProposal);
-    const largest =
-      inputs["logZ"] === undefined ? logRatio : maximum(logRatio, sub(sub(scores.logTarget, scores.logZ), scores.logProposal));
-    return {
-      loss: neg(mul(sum(mul(advantage, logPolicy)), given.scale)),
-      outputs: {
-        logPolicy,
-        advantage,
-        weightedReward: weighted,
-        ...(limit === undefined ? {} : { clamped: cast(less(constant(limit), largest), "f32") }),
-      },
-    };
-  },
-});
+export const policyGradientObjective = (options: PolicyGradientOptions): Objective => {
+  const { compares = true, clampLogWeight: limit } = options;
+  return {
+    inputs: { ...inputsOf(options.reward), ...(compares ? { baseline: sequences } : {}), scale: number },
+    build: ({ logPolicy }, inputs) => {
+      const scores = { ...inputs, logPolicy: stopGradient(logPolicy) } as unknown as ScoreValues;
+      const taken: Value[] = [];
+      const ratio = (logRatio: Value): Value => {
+        taken.push(logRatio);
+        return ratioOf(options)(logRatio);
+      };
+      const weighted = pseudoRewards[options.reward].weighted(scores, ratio);
+      const advantage = stopGradient(
+        compares ? sub(weighted, mul(policyOverProposal(scores, ratio), inputs["baseline"]!)) : weighted,
+      );
+      const largest = taken.reduce((a, b) => maximum(a, b));
+      return {
+        loss: neg(mul(sum(mul(advantage, logPolicy)), inputs["scale"]!)),
+        outputs: {
+          logPolicy,
+          advantage,
+          weightedReward: weighted,
+          ...(limit === undefined ? {} : { clamped: cast(less(constant(limit), largest), "f32") }),
+        },
+      };
+    },
+  };
+};

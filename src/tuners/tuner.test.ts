@@ -185,6 +185,7 @@ describe("epochs", () => {
     const again = await once.tuner.step(once.state, batch, 0.05);
     expect(twice.table).toEqual(await tableIn(again.state));
     expect(twice.heard).toEqual([4, 8, 12, 15, 19, 23, 27, 30]);
+    for (const key of ["loss", "gradNorm"] as const) expect(twice.report[key]).toBe((once.report[key] + again.report[key]) / 2);
   });
   test("what is reported of sequences is what the first pass found", async () => {
     const [once, thrice] = [await stepOf(gdcpp), await stepOf(gdcpp, { epochs: 3 })];
@@ -308,6 +309,8 @@ describe("report", () => {
 describe("a step that is not finite", () => {
   test.each<[string, MethodSpec, ScoredSamples]>([
     ["weights that overflow", { name: "gdc", baseline: "none" }, { ...batch, logZ: Number.NEGATIVE_INFINITY }],
+    // Advantages of e^400: their sum is a number, the sum of their squares is not.
+    ["a gradient whose norm overflows", { name: "gdc", baseline: "none" }, { ...batch, logZ: -400 }],
     [
       "a hard constraint under a divergence that it makes infinite",
       { name: "f-dpg", divergence: "reverse-kl", samplesFrom: "policy", baseline: "none" },

@@ -174,7 +174,7 @@ describe.each(drawn)("the mean update, %s", (_, logQ) => {
 
 test("a baseline that is constant off-policy without its pi/q is wrong, by minus E_q grad log pi", async () => {
   // A = (pi/q)(R - B): B = q/pi leaves p/q - 1, which is the papers' P/q - Z over Z.
-  const method = methodOf({ name: "gdc", baseline: "none" });
+  const method = methodOf({ name: "gdc", baseline: "z" });
   const batch = setting.batch(logProposal);
   const { sequences, numbers } = method.inputs(batch, {}, undefined);
   const baseline = logProposal.map((value, n) => Math.exp(value - logPolicy[n]!));

@@ -154,3 +154,12 @@ test("the best constant is c* of M22", async () => {
   expect(above).toBeCloseTo(below, digits);
   expect(at).toBeLessThan(found.pointwise[start]["gdc++"].trace);
 });
+
+test("where policy, proposal and target have nothing to do with each other the baseline may raise it: 1 is not the best constant", async () => {
+  const [table, logQ] = [randomTable(world, 21), logProbs(world, randomTable(world, 22))];
+  const [without, withBaseline] = [
+    await noiseOf({ name: "gdc", baseline: "none" }, targets.moment, table, logQ),
+    await noiseOf({ name: "gdc++", baseline: "z" }, targets.moment, table, logQ),
+  ];
+  expect(withBaseline.trace).toBeGreaterThan(without.trace);
+});
