@@ -34,7 +34,7 @@ export const methods: Readonly<Record<string, RunInput["method"]>> = {
   ppo: { name: "ppo" },
 };
 
-const steps = 20;
+const steps = 32;
 
 export const configOf = (task: TaskName, method: string): RunInput => {
   const spec = methods[method];
@@ -51,10 +51,10 @@ export const configOf = (task: TaskName, method: string): RunInput => {
     target: { moments, samples: 4096 },
     reward,
     method: spec,
-    batch: { samples: 512, microBatch: 128 },
+    batch: { samples: 256, microBatch: 128 },
     optimizer: { learningRate: 3e-4, warmupSteps: 3, schedule: "linear", beta2: 0.99, maxGradNorm: 2.5 },
-    ...(offPolicy ? { proposal: { updateEvery: 3, samples: 256 } } : {}),
-    diagnostics: { every: 5, samples: 32 },
+    ...(offPolicy ? { proposal: { updateEvery: 3, samples: 128 } } : {}),
+    diagnostics: { every: 8, samples: 32 },
     steps,
     seed: 12,
     evaluate: { every: steps, samples: 1024 },
