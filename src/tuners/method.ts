@@ -181,9 +181,16 @@ const policyGradient = (
       };
     },
     observe: (controls, batch, { weightedReward }) => ({
-      ...(control === undefined || controls.klCoefficient === undefined
+      ...(control === undefined
         ? {}
-        : { klCoefficient: nextKlCoefficient(control, controls.klCoefficient, klOfBatch(batch), batch.samples.count) }),
+        : {
+            klCoefficient: nextKlCoefficient(
+              control,
+              given(controls.klCoefficient, "a KL coefficient"),
+              klOfBatch(batch),
+              batch.samples.count,
+            ),
+          }),
       ...(controls.baseline === undefined
         ? {}
         : { baseline: controls.baseline + runningStep * (mean(weightedReward!) - controls.baseline) }),
