@@ -72,18 +72,23 @@ const records = readFileSync(join(directory, "metrics.jsonl"), "utf8")
   .trimEnd()
   .split("\n")
   .map((line) => JSON.parse(line) as Evaluation | StepMetrics);
-const evaluations = records.filter((record) => record.kind === "evaluation");
+const evaluations = records
+  .filter((record) => record.kind === "evaluation")
+  .filter(({ model, averaged }) => model === "policy" && averaged === undefined);
 /** One value of each step's batch; step n's batch was drawn and scored before its update, so it stands at n - 1. */
-const perStep = (take: (metrics: StepMetrics) => number | undefined): Series["steps"] =>
+const perStep = (take: (metrics: StepMetrics) => Estimate | undefined): Series["steps"] =>
   records.flatMap((record) => {
     const value = record.kind === "step" ? take(record) : undefined;
-    return value === undefined ? [] : [[record.step - 1, value] as const];
+    return value === undefined ? [] : [[record.step - 1, value.value] as const];
   });
 const { target, steps } = JSON.parse(readFileSync(join(directory, "summary.json"), "utf8")) as Summary;
-const over = (take: (evaluation: Evaluation) => Estimate): Series["points"] =>
-  evaluations.map((evaluation) => [evaluation.step, take(evaluation)]);
+const over = (take: (evaluation: Evaluation) => Estimate | undefined): Series["points"] =>
+  evaluations.flatMap((evaluation) => {
+    const estimate = take(evaluation);
+    return estimate === undefined ? [] : [[evaluation.step, estimate] as const];
+  });
 const moments = Object.keys(evaluations[0]!.moments).map((name, i): Series => {
-  const wanted = target.targetMoments[name];
+  const wanted = target?.targetMoments[name];
   return {
     label: name,
     colour: colours[i % colours.length]!,
@@ -104,7 +109,7 @@ const divergences: readonly Series[] = [
     colour: colours[1]!,
     points: over(({ klPolicyBase }) => klPolicyBase),
     steps: [],
-    wanted: target.klTargetBase.value,
+    ...(target === undefined ? {} : { wanted: target.klTargetBase.value }),
   },
 ];
 writeFileSync(
