@@ -60,15 +60,10 @@ const run = async (job: Job): Promise<Result> => {
   };
 };
 
+/** Two digits that count. */
 const digits = (value: number): string => {
   const size = Math.abs(value);
-  return size >= 1000
-    ? value.toExponential(1)
-    : size >= 100
-      ? value.toFixed(0)
-      : size >= 10
-        ? value.toFixed(1)
-        : value.toFixed(2);
+  return size >= 1000 || size < 0.001 ? value.toExponential(1) : String(Number(value.toPrecision(2)));
 };
 const shown = ({ value, stdError }: Estimate): string => {
   const places = stdError >= 1 ? 1 : stdError >= 0.01 ? 2 : 3;
@@ -160,11 +155,11 @@ const place = (name: string): string => fileURLToPath(new URL(name, import.meta.
 if (process.argv[2] === "--worker") {
   process.send!(await run(JSON.parse(process.argv[3]!) as Job), () => process.exit(0));
 } else {
-  const start = performance.now();
-  const results = await shareOut(2);
-  const minutes = ((performance.now() - start) / 60_000).toFixed(1);
+  const processes = 2;
+  const results = await shareOut(processes);
+  const minutes = (results.reduce((total, { seconds }) => total + seconds, 0) / processes / 60).toFixed(1);
   const tables = (Object.keys(tasks) as TaskName[]).map((task) => tableOf(task, results)).join("\n\n");
-  const machine = `${cpus().length} cores ${cpus()[0]?.model.trim()}, Node ${process.versions.node}, ${minutes} minutes`;
+  const machine = `${cpus().length} cores ${cpus()[0]?.model.trim()}, Node ${process.versions.node}; ${minutes} minutes, the runs shared by ${processes} processes`;
   await writeFile(place("results.json"), `${JSON.stringify({ machine, results }, null, 1)}\n`);
   await writeFile(place("results.md"), `<!-- written by npm run compare:methods -->\n\n${tables}\n\n${machine}.\n`);
   console.log(`${tables}\n\n${machine}.`);
