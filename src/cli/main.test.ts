@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { estimateOf as estimate, evaluationOf } from "../../tests/support/records.ts";
 import { runtimeError } from "../base/errors.ts";
 import { nodeFiles } from "../base/files.node.ts";
 import type { Evaluation, FitReport, Summary } from "../run/metrics.ts";
@@ -23,33 +24,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(directory, { recursive: true }));
 
-const estimate = (value: number, stdError = 0.01) => ({ value, stdError, n: 2048 });
-const evaluation = (step: number, lily: number): Evaluation => ({
-  kind: "evaluation",
-  step,
-  samples: 1,
-  seconds: 1,
-  model: "policy",
-  n: 2048,
-  topP: 1,
-  moments: { lily: estimate(lily, 0.001) },
-  klTargetPolicy: estimate(0.42, 0.03),
-  klPolicyBase: estimate(0.1),
-  tvTargetPolicy: estimate(0.1),
-  logZ: estimate(1),
-  ess: estimate(100),
-  entropy: estimate(30),
-  perplexity: estimate(5),
-  distinct1: estimate(0.5),
-  distinct2: estimate(0.6),
-  distinct3: estimate(0.7),
-  selfBleu3: estimate(0.6),
-  selfBleu4: estimate(0.5),
-  selfBleu5: estimate(0.4),
-  selfBleuCharacters3: estimate(0.9),
-  selfBleuCharacters4: estimate(0.8),
-  selfBleuCharacters5: estimate(0.7),
-});
+const evaluation = (step: number, lily: number): Evaluation => evaluationOf(step, { lily: estimate(lily, 0.001) });
 const fit: FitReport = {
   samples: 8192,
   baseMoments: { lily: estimate(0.2) },
