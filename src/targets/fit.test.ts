@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { createWorld, drawSequences, expectation, logProbs, randomTable, worldMatrix } from "../../tests/support/world.ts";
 import { type Estimate, logSumExp, mean, variance } from "../base/numeric.ts";
 import { keyOf, streamOf } from "../base/random.ts";
@@ -164,14 +164,22 @@ describe("a product", () => {
     { coefficients: { one: -0.5 } },
     { moments: { ends: 1, starts: 0.25 } },
   ];
-  const factors = specs.map((spec) => fitTarget(everything, spec, exact));
-  const { target, report } = fitProduct(everything, specs, exact);
-  // By definition: a prod_k P_k/a, where P_k/a = p_k Z_k / a.
-  const logMasses = logBase.map((value, i) =>
-    factors.reduce((total, factor) => total + (logTargetOf(factor.target)[i]! + factor.target.logZ - logBase[i]!), value),
-  );
-  const logZ = logSumExp(logMasses);
-  const logP = logMasses.map((value) => value - logZ);
+  let factors: FittedTarget[];
+  let target: Target;
+  let report: FittedTarget["report"];
+  beforeAll(() => {
+    factors = specs.map((spec) => fitTarget(everything, spec, exact));
+    ({ target, report } = fitProduct(everything, specs, exact));
+    // By definition: a prod_k P_k/a, where P_k/a = p_k Z_k / a.
+    logMasses = logBase.map((value, i) =>
+      factors.reduce((total, factor) => total + (logTargetOf(factor.target)[i]! + factor.target.logZ - logBase[i]!), value),
+    );
+    logZ = logSumExp(logMasses);
+    logP = logMasses.map((value) => value - logZ);
+  });
+  let logMasses: Float64Array;
+  let logZ: number;
+  let logP: Float64Array;
 
   test("is the base times every P/a, each fitted on its own", () => {
     expectSame(logTargetOf(target), logP, 1e-13); // a handful of sums of 121 terms
