@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { createWorld, drawSequences, expectation, logProbs, randomTable, worldMatrix } from "../../tests/support/world.ts";
+import { TiltError } from "../base/errors.ts";
 import { type Estimate, logSumExp, mean, variance } from "../base/numeric.ts";
 import { keyOf, streamOf } from "../base/random.ts";
 import { logWeights, type Target, type TargetSpec } from "./ebm.ts";
@@ -419,6 +420,8 @@ describe("what cannot be fitted explains itself", () => {
       values: Float64Array.from(values.flat()),
     };
     expect(() => fitTarget(matrix, { moments })).toThrow(message);
+    // What throws undefined passes for any message.
+    expect(() => fitTarget(matrix, { moments })).toThrow(TiltError);
   });
 
   test("no samples, no finite weights", () => {
