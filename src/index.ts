@@ -99,7 +99,7 @@ export {
   tvTargetPolicy,
   tvTargetProposal,
 } from "./targets/divergence.ts";
-export { type HardConstraint, hasMass, logWeights, type Target, type TargetSpec } from "./targets/ebm.ts";
+export { type HardConstraint, hasMass, logTargetOf, logWeights, type Target, type TargetSpec } from "./targets/ebm.ts";
 export {
   createFeature,
   type Feature,

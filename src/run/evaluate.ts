@@ -6,7 +6,7 @@ import { loadModelDirectory } from "../models/directory.ts";
 import { generatorBatch, samplingOf } from "../sampling/generate.ts";
 import { firstOf, type Samples } from "../sampling/samples.ts";
 import { entropy, jsTargetPolicy, klPolicyBase, klTargetPolicy, perplexity, tvTargetPolicy } from "../targets/divergence.ts";
-import { hasMass, logWeights, type Target } from "../targets/ebm.ts";
+import { hasMass, logTargetOf, type Target } from "../targets/ebm.ts";
 import { columnOf, type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { type MixedScores, mixtureScores } from "../targets/mixture.ts";
 import { effectiveSampleSize, logPartition } from "../targets/partition.ts";
@@ -32,7 +32,7 @@ export const referenceOf = (
   { samples, matrix, target }: Pick<Fit, "samples" | "matrix" | "target">,
   count: number,
 ): Reference => {
-  const logTarget = logWeights(target, matrix).map((value, i) => value + samples.logProbs[i]!);
+  const logTarget = logTargetOf(target, matrix, samples.logProbs);
   return { samples: firstOf(samples, count), logTarget: logTarget.slice(0, count) };
 };
 
@@ -117,7 +117,7 @@ export const measureModel = async (
       );
       const ofBase = { logTarget: reference.logTarget, logBase: reference.samples.logProbs, logPolicy: logProbs };
       const own = topP < 1 ? await setup.measure(samples) : matrix;
-      const logTarget = logWeights(target, own).map((value, i) => value + scored.logBase[i]!);
+      const logTarget = logTargetOf(target, own, scored.logBase);
       return targetMeasures(ofBase, { logTarget, logBase: scored.logBase, logPolicy }, `evaluation of the ${model}`);
     };
     const measuredTarget = against === undefined ? {} : await ofTarget(against.target, against.reference);

@@ -11,7 +11,7 @@ import { averageStep, createAverager } from "../optim/average.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
 import { klTargetPolicy, klTargetProposal } from "../targets/divergence.ts";
-import { hasMass, logWeights } from "../targets/ebm.ts";
+import { hasMass, logTargetOf } from "../targets/ebm.ts";
 import { type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { partitionEstimate, updatePartition } from "../targets/partition.ts";
 import { rewardColumn } from "../targets/reward.ts";
@@ -86,7 +86,7 @@ const evaluateModel = async (
 const baseBatch = ({ samples, matrix, target, partition }: Awaited<ReturnType<typeof fitFrom>>): ScoredSamples => ({
   samples,
   logBase: samples.logProbs,
-  logTarget: logWeights(target, matrix).map((value, i) => value + samples.logProbs[i]!),
+  logTarget: logTargetOf(target, matrix, samples.logProbs),
   logZ: partitionEstimate(partition).logZ.value,
 });
 
@@ -205,7 +205,7 @@ export const tune = async (
       ...(goal === undefined
         ? {}
         : {
-            logTarget: logWeights(goal.target, matrix).map((value, i) => value + base.logProbs[i]!),
+            logTarget: logTargetOf(goal.target, matrix, base.logProbs),
             logZ: partitionEstimate(goal.partition).logZ.value,
           }),
       ...(reward === undefined ? {} : { reward }),

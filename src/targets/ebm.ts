@@ -161,3 +161,7 @@ export const logWeights = (target: Omit<Target, "logZ">, matrix: FeatureMatrix):
     return total;
   });
 };
+
+/** log P(x) of each sequence: the base's log a(x) and the weight that the target gives it. [B] nats */
+export const logTargetOf = (target: Omit<Target, "logZ">, matrix: FeatureMatrix, logBase: Float64Array): Float64Array =>
+  logWeights(target, matrix).map((logWeight, b) => logWeight + logBase[b]!);

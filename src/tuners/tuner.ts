@@ -11,7 +11,7 @@ import { type Device, uploadAll } from "../engine/runtime/device.ts";
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import { initialValueHead, withValueHead } from "../models/value-head.ts";
 import { type AdamOptions, type AdamState, createOptimizer, type DeviceTensors, zerosOn } from "../optim/adam.ts";
-import { microBatches, placeTokens, takeTokens, teacherForcing } from "../sampling/log-prob.ts";
+import { microBatches, placeTokens, type TeacherForcing, takeTokens, teacherForcing } from "../sampling/log-prob.ts";
 import type { Samples } from "../sampling/samples.ts";
 import { hasMass } from "../targets/ebm.ts";
 import { effectiveSampleSize } from "../targets/partition.ts";
@@ -104,9 +104,9 @@ const microInputs = (
   { sequences, tokens, numbers }: MethodInputs,
   samples: Samples,
   indices: Int32Array,
+  batch: TeacherForcing,
   scale: number,
 ): Record<string, HostTensor> => {
-  const batch = teacherForcing(samples, indices);
   return {
     ...Object.fromEntries(
       Object.entries(sequences).map(([name, values]) => [
@@ -177,8 +177,9 @@ export const createTuner = async (
           let gradients = zerosOn(device, whole.parameterShapes);
           for (const places of microBatches(part.length, microBatch)) {
             const indices = places.map((i) => part[i]!);
-            const inputs = microInputs(given, samples, indices, 1 / part.length);
-            const pass = await training.accumulate(weights, gradients, teacherForcing(samples, indices), inputs);
+            const forced = teacherForcing(samples, indices);
+            const inputs = microInputs(given, samples, indices, forced, 1 / part.length);
+            const pass = await training.accumulate(weights, gradients, forced, inputs);
             gradients = pass.gradients;
             for (const [name, { shape, data }] of Object.entries(pass.outputs)) {
               if (shape.length === 0) sums[name] = (sums[name] ?? 0) + data[0]!;
@@ -230,8 +231,8 @@ export const createTuner = async (
       const given = await prepare(state, batch);
       return gradientDiagnostics(Math.min(count, batch.samples.count), zerosOn(device, whole.parameterShapes), (b, sofar) => {
         const indices = Int32Array.of(b);
-        const inputs = microInputs(given, batch.samples, indices, 1);
-        return held.accumulate(state.weights, sofar, teacherForcing(batch.samples, indices), inputs);
+        const forced = teacherForcing(batch.samples, indices);
+        return held.accumulate(state.weights, sofar, forced, microInputs(given, batch.samples, indices, forced, 1));
       });
     },
     dispose: async () => {
