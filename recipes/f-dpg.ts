@@ -16,13 +16,14 @@ import {
   decideProposal,
   hasMass,
   learningRateAt,
+  logTargetOf,
   type MethodSpec,
   methodOf,
   partitionEstimate,
   updatePartition,
   uploadAll,
 } from "tiltlm";
-import { fitToBase, hostWeights, logRatiosOf, logTargetOf, play, type Setting, type Step, told } from "./setting.ts";
+import { fitToBase, hostWeights, logRatiosOf, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "f-dpg" }>;
 

@@ -8,8 +8,8 @@
  *   npm run recipe -- recipes/grpo.ts [grpo | dr-grpo] [steps]
  */
 
-import { createTuner, learningRateAt, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
-import { drawOnce, fitToBase, hostWeights, logTargetOf, play, type Setting, type Step, told } from "./setting.ts";
+import { createTuner, learningRateAt, logTargetOf, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
+import { drawOnce, fitToBase, hostWeights, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "grpo" }>;
 

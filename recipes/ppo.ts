@@ -9,8 +9,8 @@
  *   npm run recipe -- recipes/ppo.ts [ppo | adaptive] [steps]
  */
 
-import { createTuner, learningRateAt, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
-import { drawOnce, fitToBase, hostWeights, logTargetOf, play, type Setting, type Step, told } from "./setting.ts";
+import { createTuner, learningRateAt, logTargetOf, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
+import { drawOnce, fitToBase, hostWeights, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "ppo" }>;
 

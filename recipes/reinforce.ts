@@ -9,8 +9,8 @@
  *   npm run recipe -- recipes/reinforce.ts [reinforce | reinforce-target] [steps]
  */
 
-import { createTuner, learningRateAt, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
-import { drawOnce, fitToBase, hostWeights, logTargetOf, play, type Setting, type Step, told } from "./setting.ts";
+import { createTuner, learningRateAt, logTargetOf, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
+import { drawOnce, fitToBase, hostWeights, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "reinforce" | "reinforce-target" }>;
 

@@ -19,6 +19,7 @@ import {
   keyOf,
   klTargetPolicy,
   loadModelDirectory,
+  logTargetOf,
   logWeights,
   momentEstimates,
   type NamedTensors,
@@ -30,7 +31,6 @@ import {
   type ScoredSamples,
   type StepReport,
   sequencesOf,
-  type Target,
   type TargetSpec,
   updatePartition,
   withReward,
@@ -102,10 +102,6 @@ export const drawOnce = async (setting: Setting, weights: NamedTensors, request:
 
 /** Weights brought from the device to the host, where generators and scorers take them from. */
 export const hostWeights = async (tensors: DeviceTensors) => (await readAll(tensors)) as NamedTensors;
-
-/** log P(x) = log a(x) + log P(x)/a(x) of each text: nats, -Infinity where a hard constraint is violated (docs/math.md M1). */
-export const logTargetOf = (target: Target, matrix: FeatureMatrix, logBase: Float64Array): Float64Array =>
-  logWeights(target, matrix).map((logWeight, i) => logWeight + logBase[i]!);
 
 /** log P(x)/q(x) of each text: the mean of the ratio is Z, whatever q is (M9). */
 export const logRatiosOf = ({ logTarget, samples }: Batch): Float64Array =>
