@@ -22,6 +22,35 @@ const steps = (...results: Value[]): string[] =>
   stepsOf(simplify({ inputs, outputs: Object.fromEntries(results.map((result, i) => [String(i), result])) }));
 const count = (names: readonly string[], name: string): number => names.filter((other) => other === name).length;
 
+describe("sums that a kernel makes on its way", () => {
+  const w = input("w", "f32", [3, 3]);
+  const given = { ...inputs, w };
+  const stepsWith = (...results: Value[]): string[] =>
+    stepsOf(simplify({ inputs: given, outputs: Object.fromEntries(results.map((result, i) => [String(i), result])) }));
+  const product = ops.gemm(x, w);
+  const scattered = ops.scatterAddRows(x, input("at", "i32", ["B"]), 3);
+
+  test("x + a b is one product, on either side", () => {
+    expect(stepsWith(add(y, product))).not.toContain("add");
+    expect(stepsWith(add(product, y))).not.toContain("add");
+  });
+
+  test("rows added to zeros are added to the table instead", () => {
+    expect(stepsWith(add(w, scattered))).not.toContain("expand");
+    expect(stepsWith(add(w, scattered))).not.toContain("add");
+  });
+
+  test.each<[string, Value[]]>([
+    ["a product that is used elsewhere too", [add(y, product), neg(product)]],
+    ["a product that is an output", [add(y, product), product]],
+    ["a product that has a bias", [add(y, ops.gemm(x, w, table([3], [1, 2, 3])))]],
+    ["a product that is repeated for the sum", [add(input("z", "f32", [2, 3]), ops.gemm(table([1, 3], [1, 2, 3]), w))]],
+    ["rows added to something else", [add(w, ops.addRows(w, x, input("at", "i32", ["B"])))]],
+  ])("%s stays", (_title, results) => {
+    expect(stepsWith(...results)).toContain("add");
+  });
+});
+
 describe("operations that change nothing are dropped", () => {
   test.each<[string, Value]>([
     ["x * 1", mul(x, 1)],

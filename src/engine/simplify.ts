@@ -6,7 +6,9 @@
 import type { HostTensor } from "../base/tensor.ts";
 import { ancestors, apply, type Graph, type Value } from "./graph.ts";
 import { addOp, divOp, maximumOp, minimumOp, mulOp, negOp, stopGradientOp, subOp } from "./ops/elementwise.ts";
+import { addRowsOp } from "./ops/gather.ts";
 import { expandOp } from "./ops/layout.ts";
+import { gemmOp } from "./ops/matmul.ts";
 import { constant, constantNumber, isConstant, isInput } from "./ops/source.ts";
 import { broadcastShapes, sameShape } from "./shape.ts";
 
@@ -30,11 +32,13 @@ const fold = (value: Value): Value => {
 
 const broadcasting: readonly { readonly name: string }[] = [addOp, subOp, mulOp, divOp, maximumOp, minimumOp];
 
+/** What is repeated, where x is a repetition. */
+const bare = (x: Value): Value => (is(x, expandOp) ? x.inputs[0]! : x);
+
 /** The value with needless repetition of its inputs taken out. */
 const dropExpands = (value: Value): Value => {
   if (!broadcasting.some((op) => is(value, op))) return value;
   const [a, b] = value.inputs as [Value, Value];
-  const bare = (x: Value): Value => (is(x, expandOp) ? x.inputs[0]! : x);
   for (const [left, right] of [
     [bare(a), bare(b)],
     [bare(a), b],
@@ -42,6 +46,25 @@ const dropExpands = (value: Value): Value => {
   ] as const) {
     if ((left !== a || right !== b) && sameShape(broadcastShapes("simplify", left.shape, right.shape), value.shape))
       return apply(value.op, [left, right], value.attributes);
+  }
+  return value;
+};
+
+/**
+ * Sums that a kernel makes on its way, where the term is used nowhere else: x + a b is one product that starts from x,
+ * and a table plus rows added to zeros is rows added to the table.
+ */
+const addOnTheWay = (value: Value, usedOnce: (x: Value) => boolean): Value => {
+  if (!is(value, addOp)) return value;
+  const [a, b] = value.inputs as [Value, Value];
+  for (const [x, term] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    if (!sameShape(x.shape, term.shape) || !usedOnce(term)) continue;
+    if (is(term, gemmOp) && term.inputs.length === 2) return apply(term.op, [...term.inputs, x], term.attributes);
+    if (is(term, addRowsOp) && constantNumber(bare(term.inputs[0]!)) === 0)
+      return apply(term.op, [x, ...term.inputs.slice(1)], term.attributes);
   }
   return value;
 };
@@ -72,6 +95,33 @@ const keyOf = (value: Value, idOf: (value: Value) => number): string => {
   return `${value.op.name}(${value.inputs.map(idOf).join(",")})${attributes}`;
 };
 
+/** The value on what its inputs became. */
+const withInputs = (value: Value, replaced: ReadonlyMap<Value, Value>): Value => {
+  const inputs = value.inputs.map((source) => replaced.get(source)!);
+  return inputs.every((source, i) => source === value.inputs[i]) ? value : apply(value.op, inputs, value.attributes);
+};
+
+/** The graph with addOnTheWay done everywhere: last, once it is known how often each value is used. */
+const joinSums = (graph: Graph): Graph => {
+  const outputs = Object.values(graph.outputs);
+  const order = ancestors(outputs);
+  const uses = new Map<Value, number>();
+  for (const used of [...outputs, ...order.flatMap((value) => value.inputs)]) uses.set(used, (uses.get(used) ?? 0) + 1);
+  const replaced = new Map<Value, Value>();
+  for (const value of order) {
+    const rebuilt = withInputs(value, replaced);
+    const single = new Set(value.inputs.filter((source) => uses.get(source) === 1).map((source) => replaced.get(source)!));
+    replaced.set(
+      value,
+      addOnTheWay(rebuilt, (x) => single.has(x)),
+    );
+  }
+  return {
+    inputs: graph.inputs,
+    outputs: Object.fromEntries(Object.entries(graph.outputs).map(([name, value]) => [name, replaced.get(value)!])),
+  };
+};
+
 /** An equal graph with fewer values. Inputs keep their names. */
 export const simplify = (graph: Graph): Graph => {
   const replaced = new Map<Value, Value>();
@@ -85,13 +135,10 @@ export const simplify = (graph: Graph): Graph => {
     unique.set(key, value);
     return value;
   };
-  for (const value of ancestors(Object.values(graph.outputs))) {
-    const inputs = value.inputs.map((source) => replaced.get(source)!);
-    const rebuilt = inputs.every((source, i) => source === value.inputs[i]) ? value : apply(value.op, inputs, value.attributes);
-    replaced.set(value, intern(fold(reduceAlgebra(dropExpands(rebuilt)))));
-  }
-  return {
+  for (const value of ancestors(Object.values(graph.outputs)))
+    replaced.set(value, intern(fold(reduceAlgebra(dropExpands(withInputs(value, replaced))))));
+  return joinSums({
     inputs: graph.inputs,
     outputs: Object.fromEntries(Object.entries(graph.outputs).map(([name, value]) => [name, replaced.get(value)!])),
-  };
+  });
 };

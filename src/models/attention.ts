@@ -69,6 +69,7 @@ export type Attend = (layer: number, projections: Projections) => Value;
 export const fullAttention = (config: ModelConfig, batch: Axis, tokens: Axis): Attend => {
   const { heads, keyValueHeads: groups, headWidth } = config;
   const perGroup = heads / groups;
+  const scale = 1 / Math.sqrt(headWidth);
   const positions = iota(tokens);
   const visible = where(lessOrEqual(reshape(positions, [1, tokens]), reshape(positions, [tokens, 1])), 0, hidden);
   const split = (x: Value, count: number, rotary: boolean): Value => {
@@ -76,16 +77,16 @@ export const fullAttention = (config: ModelConfig, batch: Axis, tokens: Axis): A
     return rotary && config.ropeTheta > 0 ? rotate(config, parted, positions) : parted;
   };
   return (_, { query, key, value }) => {
-    const q = transpose(split(mul(query, 1 / Math.sqrt(headWidth)), heads, true), [0, 2, 1, 3]);
+    const q = transpose(split(query, heads, true), [0, 2, 1, 3]);
     const k = transpose(split(key, groups, true), [0, 2, 1, 3]);
     const v = transpose(split(value, groups, false), [0, 2, 1, 3]);
     if (perGroup === 1) {
-      const weights = softmax(add(matmul(q, k, { transposeB: true }), visible));
+      const weights = softmax(add(matmul(q, k, { transposeB: true, scale }), visible));
       return reshape(transpose(matmul(weights, v), [0, 2, 1, 3]), query.shape);
     }
     // Query heads that share a key head are rows of one product: no key is repeated.
     const rows: Axis = typeof tokens === "number" ? perGroup * tokens : `${perGroup}*${tokens}`;
-    const scores = reshape(matmul(reshape(q, [batch, groups, rows, headWidth]), k, { transposeB: true }), [
+    const scores = reshape(matmul(reshape(q, [batch, groups, rows, headWidth]), k, { transposeB: true, scale }), [
       batch,
       heads,
       tokens,

@@ -431,6 +431,9 @@ const products: readonly OpCase[] = [
       of("gemm", `${title} and a bias`, { a: normal(...a), b: normal(...b), bias: normal(3) }, ({ a, b, bias }) =>
         ops.gemm(a!, b!, bias, options),
       ),
+      of("gemm", `${title} and a matrix`, { a: normal(...a), b: normal(...b), more: normal("B", 3) }, ({ a, b, more }) =>
+        ops.gemm(a!, b!, more, options),
+      ),
       of("gemm", title, { a: normal(...a), b: normal(...b) }, ({ a, b }) => ops.gemm(a!, b!, undefined, options)),
       of("matmul", `${title}, matrices`, { a: normal(...a), b: normal(...b) }, ({ a, b }) => ops.matmul(a!, b!, options)),
       of("matmul", `${title}, one batch axis`, { a: normal("T", ...a), b: normal("T", ...b) }, ({ a, b }) =>
@@ -448,6 +451,9 @@ const products: readonly OpCase[] = [
   of("matmul", "a scaled product", { a: normal("B", 2, 3), b: normal("B", "T", 3) }, ({ a, b }) =>
     ops.mul(ops.matmul(a!, b!, { transposeB: true }), 0.5),
   ),
+  of("matmul", "scaled by itself", { a: normal("B", 2, 3), b: normal("B", 3, "T") }, ({ a, b }) =>
+    ops.matmul(a!, b!, { scale: 0.5 }),
+  ),
   of("matmul", "an empty inner axis", { a: normal("B", 0), b: normal(0, 3) }, ({ a, b }) => ops.matmul(a!, b!)),
   of("gemm", "a row", { a: normal(1, 4), b: normal(4, 2), bias: normal(2) }, ({ a, b, bias }) => ops.gemm(a!, b!, bias)),
 ];
@@ -461,20 +467,20 @@ const lookups: readonly OpCase[] = [
     ops.gatherRows(rows!, ops.reshape(at!, [])),
   ),
   of("gatherRows", "integers", { rows: signed(9, 5, 2), at: indices(5, "B") }, ({ rows, at }) => ops.gatherRows(rows!, at!)),
-  of("scatterAddRows", "rows that meet", { updates: normal("N", 3), at: indices(2, "N") }, ({ updates, at }) =>
+  of("addRows", "rows that meet", { updates: normal("N", 3), at: indices(2, "N") }, ({ updates, at }) =>
     ops.scatterAddRows(updates!, at!, 4),
   ),
-  of("scatterAddRows", "two index axes", { updates: normal("B", "T", 2, 2), at: indices(3, "B", "T") }, ({ updates, at }) =>
+  of("addRows", "two index axes", { updates: normal("B", "T", 2, 2), at: indices(3, "B", "T") }, ({ updates, at }) =>
     ops.scatterAddRows(updates!, at!, 3),
   ),
-  of("scatterAddRows", "numbers into a vector", { updates: normal("N"), at: indices(3, "N") }, ({ updates, at }) =>
+  of("addRows", "numbers into a vector", { updates: normal("N"), at: indices(3, "N") }, ({ updates, at }) =>
     ops.scatterAddRows(updates!, at!, 3),
   ),
-  of("scatterAddRows", "one index", { updates: normal(3), at: indices(4, 1) }, ({ updates, at }) =>
+  of("addRows", "one index", { updates: normal(3), at: indices(4, 1) }, ({ updates, at }) =>
     ops.scatterAddRows(updates!, ops.reshape(at!, []), 4),
   ),
   of(
-    "scatterAddRows",
+    "addRows",
     "a named number of rows",
     { updates: normal("B", 3), at: indices(2, "B"), like: normal("N") },
     ({ updates, at }, axes) => ops.scatterAddRows(updates!, at!, axes("N")),
@@ -482,12 +488,15 @@ const lookups: readonly OpCase[] = [
       differentiable: ["updates"],
     },
   ),
+  of("addRows", "to a table", { table: normal(4, 3), updates: normal("N", 3), at: indices(2, "N") }, ({ table, updates, at }) =>
+    ops.addRows(table!, updates!, at!),
+  ),
   of("takeLast", "a matrix", { x: normal("B", 4), at: indices(4, "B") }, ({ x, at }) => ops.takeLast(x!, at!)),
   of("takeLast", "two axes before", { x: normal("B", "T", 4), at: indices(4, "B", "T") }, ({ x, at }) => ops.takeLast(x!, at!)),
   of("takeLast", "a vector", { x: normal(4), at: indices(4, 1) }, ({ x, at }) => ops.takeLast(x!, ops.reshape(at!, []))),
   of("takeLast", "integers", { x: signed(9, "B", 4), at: indices(4, "B") }, ({ x, at }) => ops.takeLast(x!, at!)),
   of(
-    "putLast",
+    "addLast",
     "a named width",
     { x: normal("B"), at: indices(3, "B"), like: normal("N") },
     ({ x, at }, axes) => ops.putLast(x!, at!, axes("N")),
@@ -495,8 +504,11 @@ const lookups: readonly OpCase[] = [
       differentiable: ["x"],
     },
   ),
-  of("putLast", "a vector", { x: normal("B"), at: indices(4, "B") }, ({ x, at }) => ops.putLast(x!, at!, 4)),
-  of("putLast", "a matrix", { x: normal("B", "T"), at: indices(1, "B", "T") }, ({ x, at }) => ops.putLast(x!, at!, 1)),
+  of("addLast", "to numbers", { x: normal("B", "T", 4), more: normal("B", "T"), at: indices(4, "B", "T") }, ({ x, more, at }) =>
+    ops.addLast(x!, more!, at!),
+  ),
+  of("addLast", "a vector", { x: normal("B"), at: indices(4, "B") }, ({ x, at }) => ops.putLast(x!, at!, 4)),
+  of("addLast", "a matrix", { x: normal("B", "T"), at: indices(1, "B", "T") }, ({ x, at }) => ops.putLast(x!, at!, 1)),
 ];
 
 const head = (v: number, n: Axis = "N"): OpCase["inputs"] => ({

@@ -3,14 +3,15 @@
  * Each has a gradient rule that keeps little: what can be worked out again from the inputs is.
  */
 
-import { allocate, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
+import { allocate, type HostTensor, i32, sizeOf, tensor } from "../../base/tensor.ts";
 import { apply, defineOp, type TypeOf, type Value } from "../graph.ts";
 import { needDTypes, sameShape, shapeError, showShape } from "../shape.ts";
-import { add, div, exp, mul, neg, reciprocal, sigmoid, sqrt, sub, tanh } from "./elementwise.ts";
-import { gatherRows, scatterAddRows } from "./gather.ts";
+import { add, div, equal, exp, log, maximum, minimum, mul, neg, reciprocal, sigmoid, sqrt, sub, where } from "./elementwise.ts";
+import { addLast, gatherRows } from "./gather.ts";
 import { concat, reshape, slice, sum, sumTo } from "./layout.ts";
 import { gemm } from "./matmul.ts";
-import { logSumExp, mean } from "./reduce.ts";
+import { logSumExp, max, mean } from "./reduce.ts";
+import { constant } from "./source.ts";
 
 /** A float64 tensor made row by row over the last axis. */
 const byRows = (x: HostTensor, write: (row: Float64Array, result: Float64Array) => void): HostTensor => {
@@ -60,10 +61,10 @@ export const geluOp = defineOp<null>({
   gradient: (g, { inputs }) => {
     const x = inputs[0]!;
     const square = mul(x, x);
-    const t = tanh(mul(mul(x, add(mul(square, geluCubic), 1)), geluScale));
-    const slope = mul(add(mul(square, 3 * geluCubic), 1), geluScale);
-    // d/dx [x (1 + t) / 2] = (1 + t) / 2 + x (1 - t²) slope / 2
-    return [mul(g, mul(mul(add(t, 1), 0.5), add(mul(mul(x, slope), sub(1, t)), 1)))];
+    // gelu(x) = x s with s = sigmoid(u), u = 2√(2/π) (x + 0.044715 x³); so d/dx = s + x s (1 - s) u' = s (1 + (1 - s) x u').
+    const s = sigmoid(mul(x, add(mul(square, 2 * geluScale * geluCubic), 2 * geluScale)));
+    const slope = mul(x, add(mul(square, 6 * geluScale * geluCubic), 2 * geluScale));
+    return [mul(g, mul(s, add(mul(sub(1, s), slope), 1)))];
   },
   evaluate: ([x]) => ({
     dtype: "f64",
@@ -154,8 +155,11 @@ export const rmsNormOp = defineOp<NormAttributes>({
 /** x / √(mean(x²) + epsilon) · scale along the last axis (arXiv 1910.07467). */
 export const rmsNorm = (x: Value, scale: Value, epsilon: number): Value => apply(rmsNormOp, [x, scale], { epsilon });
 
-/** Columns of the head that are multiplied out at a time: what bounds the memory of a loss over a large vocabulary. */
-const headChunk = 4096;
+/**
+ * Columns of the head that are multiplied out at a time. What a chunk of logits goes through then finds it in the cache, and products that
+ * fit there run faster (250 against 220 GFLOP/s for 640 tokens and a width of 256, docs/performance.md).
+ */
+const headChunk = 1024;
 
 interface HeadAttributes {
   /** Rows of the head table in each chunk. */
@@ -170,8 +174,19 @@ const chunksOf = (head: Value, chunk: number): { readonly start: number; readonl
   }));
 };
 
+const integer = (value: number): Value => constant(i32([], [value]));
+
 /** h·W[label] for each row. */
 const labelLogits = (hidden: Value, head: Value, labels: Value): Value => sum(mul(hidden, gatherRows(head, labels)), -1);
+
+/** Probabilities within a chunk of the vocabulary [N, C], and the log of their normaliser [N, 1]: one kernel, and two looks for a maximum. */
+const withinChunk = (hidden: Value, part: Value): { readonly probabilities: Value; readonly logNormalizer: Value } => {
+  const logits = gemm(hidden, part, undefined, { transposeB: true });
+  const probabilities = softmax(logits);
+  // The largest logit and its probability belong together: log Σ exp = logit - log probability, and that probability is at least 1/C.
+  const top = (x: Value): Value => max(x, -1, { keep: true });
+  return { probabilities, logNormalizer: sub(top(logits), log(top(probabilities))) };
+};
 
 export const linearLogProbOp = defineOp<HeadAttributes>({
   name: "linearLogProb",
@@ -197,19 +212,27 @@ export const linearLogProbOp = defineOp<HeadAttributes>({
     }
     return { dtype: "f32", shape: labels!.shape };
   },
-  // d/dlogits = onehot - softmax. The one-hot part is a gather and a scatter; the softmax part is worked out again, chunk by chunk.
+  // d/dlogits = g (onehot - softmax). Written with the very values that lower() writes, so that a runtime which merges equal nodes keeps
+  // the probabilities of the forward pass; one that does not works them out again, chunk by chunk.
   gradient: (g, value) => {
     const [hidden, head, labels] = value.inputs as [Value, Value, Value];
     const column = reshape(g, [...g.shape, 1]);
-    const logNormalizer = reshape(sub(labelLogits(hidden, head, labels), value), column.shape);
-    let toHidden = mul(gatherRows(head, labels), column);
+    const logTotal = reshape(sub(labelLogits(hidden, head, labels), value), column.shape);
+    const toHidden: Value[] = [];
     const toHead: Value[] = [];
-    for (const { part } of chunksOf(head, value.attributes.chunk)) {
-      const toLogits = mul(exp(sub(gemm(hidden, part, undefined, { transposeB: true }), logNormalizer)), neg(column));
-      toHidden = add(toHidden, gemm(toLogits, part));
+    for (const { start, part } of chunksOf(head, value.attributes.chunk)) {
+      const { probabilities, logNormalizer } = withinChunk(hidden, part);
+      const place = sub(labels, integer(start));
+      const within = minimum(maximum(place, integer(0)), integer((part.shape[0] as number) - 1));
+      const toLogits = addLast(
+        mul(probabilities, neg(mul(column, exp(sub(logNormalizer, logTotal))))),
+        where(equal(place, within), g, 0),
+        within,
+      );
+      toHidden.push(gemm(toLogits, part));
       toHead.push(gemm(toLogits, hidden, undefined, { transposeA: true }));
     }
-    return [toHidden, add(concat(toHead, 0), scatterAddRows(mul(hidden, column), labels, head.shape[0]!)), undefined];
+    return [toHidden.reduce(add), concat(toHead, 0), undefined];
   },
   evaluate: ([hidden, head, labels], _, shape) => {
     const [vocabulary, width] = head!.shape as [number, number];
@@ -227,7 +250,7 @@ export const linearLogProbOp = defineOp<HeadAttributes>({
   },
   lower: (emit, inputs, { attributes: { chunk } }) =>
     emit.inline(inputs, (hidden, head, labels) => {
-      const parts = chunksOf(head!, chunk).map(({ part }) => logSumExp(gemm(hidden!, part, undefined, { transposeB: true })));
+      const parts = chunksOf(head!, chunk).map(({ part }) => withinChunk(hidden!, part).logNormalizer);
       const logNormalizer = parts.length === 1 ? parts[0]! : logSumExp(concat(parts, 1));
       return sub(labelLogits(hidden!, head!, labels!), reshape(logNormalizer, labels!.shape));
     }),

@@ -3,7 +3,7 @@
 import { allocate, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
 import { apply, defineOp, type Value } from "../graph.ts";
 import { needDTypes, sameShape, shapeError, showShape } from "../shape.ts";
-import { sum } from "./layout.ts";
+import { sumTo } from "./layout.ts";
 
 interface Transposes {
   readonly transposeA: boolean;
@@ -28,7 +28,12 @@ const multiply = (
   }
 };
 
-export const matmulOp = defineOp<Transposes>({
+interface MatmulAttributes extends Transposes {
+  /** The product is multiplied by it. */
+  readonly scale: number;
+}
+
+export const matmulOp = defineOp<MatmulAttributes>({
   name: "matmul",
   infer: ([a, b], { transposeA, transposeB }) => {
     needDTypes("matmul", [a!, b!], ["f32"]);
@@ -47,11 +52,15 @@ export const matmulOp = defineOp<Transposes>({
     }
     return { dtype: "f32", shape: [...batch, rows, columns] };
   },
-  gradient: (g, { inputs, attributes: { transposeA, transposeB } }) => {
+  gradient: (g, { inputs, attributes: { transposeA, transposeB, scale } }) => {
     const [a, b] = inputs as [Value, Value];
     return [
-      transposeA ? matmul(b, g, { transposeA: transposeB, transposeB: true }) : matmul(g, b, { transposeB: !transposeB }),
-      transposeB ? matmul(g, a, { transposeA: true, transposeB: transposeA }) : matmul(a, g, { transposeA: !transposeA }),
+      transposeA
+        ? matmul(b, g, { transposeA: transposeB, transposeB: true, scale })
+        : matmul(g, b, { transposeB: !transposeB, scale }),
+      transposeB
+        ? matmul(g, a, { transposeA: true, transposeB: transposeA, scale })
+        : matmul(a, g, { transposeA: !transposeA, scale }),
     ];
   },
   evaluate: ([a, b], attributes, shape) => {
@@ -68,30 +77,39 @@ export const matmulOp = defineOp<Transposes>({
         attributes,
       );
     }
-    return tensor("f64", shape, data);
+    return tensor(
+      "f64",
+      shape,
+      data.map((value) => value * attributes.scale),
+    );
   },
-  lower: (emit, inputs, { inputs: [a], attributes: { transposeA, transposeB } }) => {
-    if (!transposeA && !transposeB) return emit.node("MatMul", inputs);
+  lower: (emit, inputs, { inputs: [a], attributes: { transposeA, transposeB, scale } }) => {
+    if (!transposeA && !transposeB && scale === 1) return emit.node("MatMul", inputs);
     if (emit.device === "cpu" || emit.device === "cuda") {
       return emit.node(
         "FusedMatMul",
         inputs,
-        { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 },
+        { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0, alpha: { float: scale } },
         { domain: "com.microsoft" },
       );
     }
     const swapped = a!.shape.map((_, i) => i);
     swapped.splice(-2, 2, swapped.length - 1, swapped.length - 2);
-    return emit.node(
+    const product = emit.node(
       "MatMul",
       inputs.map((x, i) => ((i === 0 ? transposeA : transposeB) ? emit.node("Transpose", [x], { perm: swapped }) : x)),
     );
+    return scale === 1 ? product : emit.node("Mul", [product, emit.initializer(tensor("f32", [], [scale]))]);
   },
 });
 
-/** Products of matrices in the last two axes; the axes before are a batch. */
-export const matmul = (a: Value, b: Value, options: Partial<Transposes> = {}): Value =>
-  apply(matmulOp, [a, b], { transposeA: options.transposeA ?? false, transposeB: options.transposeB ?? false });
+/** Products of matrices in the last two axes, times a number; the axes before are a batch. */
+export const matmul = (a: Value, b: Value, options: Partial<MatmulAttributes> = {}): Value =>
+  apply(matmulOp, [a, b], {
+    transposeA: options.transposeA ?? false,
+    transposeB: options.transposeB ?? false,
+    scale: options.scale ?? 1,
+  });
 
 export const gemmOp = defineOp<Transposes>({
   name: "gemm",
@@ -108,8 +126,8 @@ export const gemmOp = defineOp<Transposes>({
         "matching inner axes",
         `${showShape(a!.shape)}${transposeA ? "ᵀ" : ""} and ${showShape(b!.shape)}${transposeB ? "ᵀ" : ""}`,
       );
-    if (bias !== undefined && !sameShape(bias.shape, [columns]))
-      throw shapeError("gemm", `a bias of shape ${showShape([columns])}`, showShape(bias.shape));
+    if (bias !== undefined && !sameShape(bias.shape, [columns]) && !sameShape(bias.shape, [rows, columns]))
+      throw shapeError("gemm", `a bias of shape ${showShape([columns])} or ${showShape([rows, columns])}`, showShape(bias.shape));
     return { dtype: "f32", shape: [rows, columns] };
   },
   gradient: (g, { inputs, attributes: { transposeA, transposeB } }) => {
@@ -120,13 +138,13 @@ export const gemmOp = defineOp<Transposes>({
     const toB = transposeB
       ? gemm(g, a, undefined, { transposeA: true, transposeB: transposeA })
       : gemm(a, g, undefined, { transposeA: !transposeA });
-    return bias === undefined ? [toA, toB] : [toA, toB, sum(g, 0)];
+    return bias === undefined ? [toA, toB] : [toA, toB, sumTo(g, bias.shape)];
   },
   evaluate: ([a, b, bias], attributes, shape) => {
     const [rows, columns] = shape as [number, number];
     const inner = a!.shape[attributes.transposeA ? 0 : 1]!;
     const data = allocate("f64", rows * columns);
-    if (bias !== undefined) for (let i = 0; i < data.length; i++) data[i] = bias.data[i % columns]!;
+    if (bias !== undefined) for (let i = 0; i < data.length; i++) data[i] = bias.data[i % bias.data.length]!;
     multiply(data, a!.data, b!.data, [rows, inner, columns], attributes);
     return tensor("f64", shape, data);
   },
@@ -134,7 +152,7 @@ export const gemmOp = defineOp<Transposes>({
     emit.node("Gemm", inputs, { transA: transposeA ? 1 : 0, transB: transposeB ? 1 : 0 }),
 });
 
-/** op(a) op(b) + bias for two matrices: a linear layer in one kernel. */
+/** op(a) op(b) + bias for two matrices: a linear layer in one kernel. The bias is a row [M] for every row of the product [N, M], or as large as it. */
 export const gemm = (a: Value, b: Value, bias?: Value, options: Partial<Transposes> = {}): Value =>
   apply(gemmOp, bias === undefined ? [a, b] : [a, b, bias], {
     transposeA: options.transposeA ?? false,

@@ -42,11 +42,12 @@ test.each<[() => Value, string]>([
   [() => ops.matmul(x, x), "matmul: expected equal batch axes and matching inner axes, got [B, 3] and [B, 3]"],
   [() => ops.matmul(k, k), "matmul: expected inputs of dtype f32, got i32"],
   [() => ops.gemm(x, x), "gemm: expected matching inner axes, got [B, 3] and [B, 3]"],
-  [() => ops.gemm(x, x, table([3], [1, 2, 3]), { transposeB: true }), "gemm: expected a bias of shape [B], got [3]"],
+  [() => ops.gemm(x, x, table([3], [1, 2, 3]), { transposeB: true }), "gemm: expected a bias of shape [B] or [B, B], got [3]"],
   [() => ops.gatherRows(x, x), "gatherRows: expected integer indices, got f32"],
-  [() => ops.scatterAddRows(x, input("k", "i32", ["T"]), 4), "scatterAddRows: expected updates that begin with [T], got [B, 3]"],
+  [() => ops.scatterAddRows(x, input("k", "i32", ["T"]), 4), "addRows: expected updates of shape [T, 3], got [B, 3]"],
+  [() => ops.addRows(k, x, k), "addRows: expected inputs of dtype f32, got i32"],
   [() => ops.takeLast(x, input("k", "i32", ["T"])), "takeLast: expected indices of shape [B], got [T]"],
-  [() => ops.putLast(x, k, 4), "putLast: expected updates of shape [B], got [B, 3]"],
+  [() => ops.putLast(x, k, 4), "addLast: expected updates and indices of shape [B, 3], got [B]"],
   [() => ops.layerNorm(x, table([3], [1, 1, 1]), table([2], [0, 0]), 1e-5), "layerNorm: expected weights of shape [3], got [2]"],
   [() => ops.rmsNorm(x, table([1], [1]), 1e-5), "rmsNorm: expected weights of shape [3], got [1]"],
   [
@@ -147,7 +148,7 @@ describe("the interpreter refuses", () => {
     [
       "a negative row to add to",
       ops.scatterAddRows(table([2, 1], [1, 2]), constant(i32([2], [0, -1])), 5),
-      "scatterAddRows: expected indices within 0..4, got -1",
+      "addRows: expected indices within 0..4, got -1",
     ],
     ["a slice past a named axis", ops.slice(rows, 0, 1, 3), "slice: expected a range within axis 0 of [2, 2], got 1..3"],
   ])("%s", (_what, result, message) => {
