@@ -9,11 +9,12 @@
  */
 
 import { nodeFiles } from "./base/files.node.ts";
-import { openDevice } from "./engine/runtime/ort.node.ts";
+import { openDevice } from "./engine/runtime/open.node.ts";
 import type { RunContext } from "./run/context.ts";
 
 export { nodeFiles } from "./base/files.node.ts";
-export { cpuDevice, openDevice } from "./engine/runtime/ort.node.ts";
+export { openDevice } from "./engine/runtime/open.node.ts";
+export { cpuDevice } from "./engine/runtime/ort.node.ts";
 export { applyOverrides, loadConfigFile, readConfig } from "./run/config-file.node.ts";
 
 /** The surroundings of a run in Node: its disk, its devices, its clock. Nobody listens unless `onEvent` is given. */

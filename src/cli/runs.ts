@@ -28,7 +28,7 @@ export interface Runs {
 
 const contextOf = async (watch: Watch): Promise<RunContext> => ({
   ...watch,
-  openDevice: (await import("../engine/runtime/ort.node.ts")).openDevice,
+  openDevice: (await import("../engine/runtime/open.node.ts")).openDevice,
 });
 
 export const runs: Runs = {

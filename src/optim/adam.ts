@@ -3,10 +3,10 @@
  * weights, gradients and moments go in, new weights and moments come out, wherever they are kept. docs/math.md (Adam).
  */
 
-import { f32, type HostTensor, prefixed, scalar, zeros } from "../base/tensor.ts";
+import { f32, type HostTensor, prefixed, scalar } from "../base/tensor.ts";
 import type { Graph, Value } from "../engine/graph.ts";
 import { add, div, input, maximum, minimum, mul, sqrt, sub, sum } from "../engine/ops/index.ts";
-import type { Device, DeviceTensor } from "../engine/runtime/device.ts";
+import { type Device, type DeviceTensor, lanesOf, type Program } from "../engine/runtime/device.ts";
 
 export interface AdamOptions {
   /** adam adds no decay; adamw shrinks weights of two or more axes (matrices, not biases and norms) by learningRate * weightDecay. */
@@ -30,8 +30,15 @@ export interface AdamState {
   readonly second: DeviceTensors;
 }
 
-/** One update of all weights as a graph; inputs and outputs are `weight.*`, `first.*`, `second.*`, `gradient.*`. */
-export const adamGraph = (shapes: Shapes, { name, beta1, beta2, epsilon, weightDecay, maxGradNorm }: AdamOptions): Graph => {
+/**
+ * One update of all weights as a graph; inputs and outputs are `weight.*`, `first.*`, `second.*`, inputs also `gradient0.*`, `gradient1.*`, ...
+ * @param parts how many gradients there are to be added up, one from each lane
+ */
+export const adamGraph = (
+  shapes: Shapes,
+  { name, beta1, beta2, epsilon, weightDecay, maxGradNorm }: AdamOptions,
+  parts = 1,
+): Graph => {
   const inputs: Record<string, Value> = {
     learningRate: input("learningRate", "f32", []),
     // 1 - beta^step, computed in float64 by the caller
@@ -45,7 +52,9 @@ export const adamGraph = (shapes: Shapes, { name, beta1, beta2, epsilon, weightD
     inputs[`${kind}.${weight}`] = value;
     return value;
   };
-  const gradientOf = Object.fromEntries(names.map((weight) => [weight, take("gradient", weight)]));
+  const gradientOf = Object.fromEntries(
+    names.map((weight) => [weight, Array.from({ length: parts }, (_, part) => take(`gradient${part}`, weight)).reduce(add)]),
+  );
   const gradNorm = sqrt(names.map((weight) => sum(mul(gradientOf[weight]!, gradientOf[weight]!))).reduce(add));
   outputs["gradNorm"] = gradNorm;
   const scale = maxGradNorm === undefined ? undefined : minimum(div(maxGradNorm, maximum(gradNorm, 1e-30)), 1);
@@ -69,12 +78,13 @@ export interface Optimizer {
   start(): AdamState;
   /**
    * One descent step.
+   * @param gradients    what each lane found, to be added up; one at least
    * @param learningRate of this step
    * @returns new weights and state, and the global norm of the gradient before clipping. Nothing that went in has changed, so a caller may refuse the result.
    */
   update(
     weights: DeviceTensors,
-    gradients: DeviceTensors,
+    gradients: readonly Readonly<Record<string, HostTensor | DeviceTensor>>[],
     state: AdamState,
     learningRate: number,
   ): Promise<{ weights: DeviceTensors; state: AdamState; gradNorm: number }>;
@@ -83,11 +93,18 @@ export interface Optimizer {
 
 /** All-zero device tensors of the given shapes. */
 export const zerosOn = (device: Device, shapes: Shapes): DeviceTensors =>
-  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, device.upload(zeros("f32", shape))]));
+  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, device.zeros(shape)]));
 
 export const createOptimizer = async (device: Device, shapes: Shapes, options: AdamOptions): Promise<Optimizer> => {
-  const program = await device.compile(adamGraph(shapes, options));
   const names = Object.keys(shapes);
+  const kept = ["weight", "first", "second"].flatMap((kind) => names.map((name) => `${kind}.${name}`));
+  const programs = new Map<number, Promise<Program>>();
+  const programFor = (parts: number): Promise<Program> => {
+    const known = programs.get(parts) ?? device.compile(adamGraph(shapes, options, parts), { kept });
+    programs.set(parts, known);
+    return known;
+  };
+  await programFor(lanesOf(device).length);
   const pickNamed = (prefix: string, from: Record<string, DeviceTensor>): DeviceTensors =>
     Object.fromEntries(names.map((name) => [name, from[`${prefix}.${name}`]!]));
   return {
@@ -99,10 +116,11 @@ export const createOptimizer = async (device: Device, shapes: Shapes, options: A
         correction1: f32([], [1 - options.beta1 ** step]),
         correction2: f32([], [1 - options.beta2 ** step]),
       };
+      const program = await programFor(gradients.length);
       const result = await program.run({
         ...scalars,
         ...prefixed("weight", weights),
-        ...prefixed("gradient", gradients),
+        ...Object.assign({}, ...gradients.map((part, i) => prefixed(`gradient${i}`, part))),
         ...prefixed("first", state.first),
         ...prefixed("second", state.second),
       });
@@ -113,6 +131,8 @@ export const createOptimizer = async (device: Device, shapes: Shapes, options: A
         gradNorm,
       };
     },
-    dispose: () => program.dispose(),
+    dispose: async () => {
+      for (const program of programs.values()) await (await program).dispose();
+    },
   };
 };

@@ -40,7 +40,8 @@ export interface Averager {
 }
 
 export const createAverager = async (device: Device, shapes: Shapes): Promise<Averager> => {
-  const program = await device.compile(averageGraph(shapes));
+  const kept = Object.keys(shapes).map((name) => `average.${name}`);
+  const program = await device.compile(averageGraph(shapes), { kept });
   return {
     include: async (average, weights, share) => {
       const result = await program.run({

@@ -11,7 +11,8 @@ export interface RunContext {
   readonly signal?: AbortSignal;
   /** Milliseconds; only differences count. */
   readonly clock: () => number;
-  readonly openDevice: (name: DeviceName) => Device;
+  /** `lanes` is how many programs are to run at the same time, where that is not left to the machine. */
+  readonly openDevice: (name: DeviceName, options?: { readonly lanes?: number }) => Device;
 }
 
 /** Runs `work` as a phase of `total` units; it is given a function that tells how many are done. */

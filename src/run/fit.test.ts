@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeTinyModel } from "../../tests/support/tiny-model.ts";
 import { nodeFiles } from "../base/files.node.ts";
 import { logMeanExp } from "../base/numeric.ts";
-import { openDevice } from "../engine/runtime/ort.node.ts";
+import { cpuDevice } from "../engine/runtime/ort.node.ts";
 import { logWeights } from "../targets/ebm.ts";
 import { columnOf } from "../targets/feature.ts";
 import { partitionEstimate } from "../targets/partition.ts";
@@ -20,7 +20,7 @@ let root = "";
 const context: RunContext = {
   files: nodeFiles,
   clock: () => performance.now(),
-  openDevice: (name) => openDevice(name, { threads: 1 }),
+  openDevice: () => cpuDevice({ threads: 1 }),
   onEvent: () => {},
 };
 beforeAll(async () => {

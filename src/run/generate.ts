@@ -10,7 +10,7 @@ import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts"
 import { createGenerator, samplingOf } from "../sampling/generate.ts";
 import { createScorer, forceRows } from "../sampling/log-prob.ts";
 import { inPhase, type RunContext } from "./context.ts";
-import { roomAfter, using, withProbabilities } from "./setup.ts";
+import { lanesFor, roomAfter, using, withProbabilities } from "./setup.ts";
 
 export interface SampleOptions {
   readonly count: number;
@@ -39,7 +39,8 @@ export const sampleTexts = async (model: string, options: SampleOptions, context
   const directory = await loadModelDirectory(context.files, model);
   const { count, maxTokens, seed, temperature, topP } = options;
   const prompt = [directory.startId, ...directory.tokenizer.encode(options.prompt)];
-  const generator = createGenerator(context.openDevice(options.device), createCausalModel(directory.config), directory.weights, {
+  const causal = createCausalModel(directory.config);
+  const generator = createGenerator(context.openDevice(options.device, lanesFor(causal)), causal, directory.weights, {
     sampling: samplingOf(temperature, topP),
     prompt,
     maxTokens: Math.min(maxTokens, roomAfter(prompt, directory.config.contextLength, "prompt")),
@@ -130,7 +131,8 @@ export async function* scoreFile(
       });
     return ids;
   });
-  const scorer = await createScorer(context.openDevice(options.device), createCausalModel(directory.config), directory.weights);
+  const causal = createCausalModel(directory.config);
+  const scorer = await createScorer(context.openDevice(options.device, lanesFor(causal)), causal, directory.weights);
   const start = context.clock();
   context.onEvent({ type: "phase", name: "scoring", total: sequences.length, unit: "texts" });
   try {

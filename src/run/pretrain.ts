@@ -4,21 +4,22 @@ import { runtimeError, usageError } from "../base/errors.ts";
 import { joinPath, readText } from "../base/files.ts";
 import { keyOf, permutation, streamOf } from "../base/random.ts";
 import { scalar } from "../base/tensor.ts";
-import { type Device, uploadAll } from "../engine/runtime/device.ts";
+import { type Device, disposeAll, uploadAll } from "../engine/runtime/device.ts";
 import { type CausalModel, createCausalModel } from "../models/causal-model.ts";
 import { hfConfigOf, type ModelConfig } from "../models/config.ts";
 import { saveModelDirectory } from "../models/directory.ts";
 import { initialWeights } from "../models/initial.ts";
 import { createTokenizer } from "../models/tokenizer.ts";
 import { trainByteLevelBpe } from "../models/tokenizer-training.ts";
-import { createOptimizer, type DeviceTensors, zerosOn } from "../optim/adam.ts";
+import { createOptimizer, type DeviceTensors } from "../optim/adam.ts";
 import { learningRateAt } from "../optim/schedule.ts";
-import { createScorer, forceRows, microBatches } from "../sampling/log-prob.ts";
+import { createScorer, everyIndex, forceRows, microBatches } from "../sampling/log-prob.ts";
 import { likelihoodObjective } from "../tuners/likelihood.ts";
-import { createTraining } from "../tuners/training.ts";
+import { createLaneTraining, type Piece } from "../tuners/training.ts";
+import { release } from "../tuners/tuner.ts";
 import type { PretrainConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
-import { using } from "./setup.ts";
+import { lanesFor, using } from "./setup.ts";
 import { hostWeights } from "./state.ts";
 
 const endToken = "<|endoftext|>";
@@ -98,7 +99,7 @@ const heldOutLoss = async (
   using(createScorer(device, model, await hostWeights(weights)), async (scorer) => {
     let total = 0;
     let tokens = 0;
-    for (const indices of microBatches(rows.length, 128)) {
+    for (const indices of microBatches(everyIndex(rows.length), 128)) {
       const batch = forceRows(
         Array.from(indices, (i) => rows[i]!),
         1,
@@ -133,12 +134,11 @@ export const pretrain = async (
       got: "one that exists",
       fix: "remove it or choose another --out",
     });
-  const device = context.openDevice(config.device);
   const texts = await readTexts(config.data, context);
   // Now, not after hours of training, if it cannot be made.
   await files.makeDirectory(out);
   try {
-    return await trainOn(texts, config, out, device, context);
+    return await trainOn(texts, config, out, context);
   } catch (error) {
     await files.remove(out);
     throw error;
@@ -150,7 +150,6 @@ const trainOn = async (
   texts: readonly string[],
   config: PretrainConfig,
   out: string,
-  device: Device,
   context: RunContext,
 ): Promise<PretrainReport> => {
   const opened = context.clock();
@@ -167,6 +166,7 @@ const trainOn = async (
   const endId = tokenizer.idOf(endToken)!;
   const modelConfig = modelConfigOf(config, tokenizer.vocabularySize);
   const model = createCausalModel(modelConfig);
+  const device = context.openDevice(config.device, lanesFor(model));
   const rows = await inPhase(context, "encoding", texts.length, "texts", async (progress) => {
     const encoded: Int32Array[] = [];
     for (const text of texts) {
@@ -191,7 +191,7 @@ const trainOn = async (
   const batchSize = Math.min(config.batch.samples, training.length);
   const perEpoch = Math.max(1, Math.floor(training.length / batchSize));
   const steps = config.steps ?? Math.max(1, Math.round(config.epochs! * perEpoch));
-  const trainer = await createTraining(device, model, likelihoodObjective);
+  const trainer = await createLaneTraining(device, model, likelihoodObjective);
   const optimizer = await createOptimizer(device, model.parameterShapes, config.optimizer);
   const initial = initialWeights(modelConfig, keyOf(config.seed, "weights"));
   let weights: DeviceTensors = uploadAll(device, initial);
@@ -208,17 +208,14 @@ const trainOn = async (
       ) as typeof epochOrder;
     const batch = Array.from(epochOrder.subarray(place * batchSize, (place + 1) * batchSize), (i) => training[i]!);
     const tokens = batch.reduce((total, row) => total + row.length - 1, 0);
-    let gradients = zerosOn(device, model.parameterShapes);
-    let loss = 0;
-    for (const indices of microBatches(batchSize, config.batch.microBatch)) {
-      const forced = forceRows(
-        Array.from(indices, (i) => batch[i]!),
-        1,
-      );
-      const result = await trainer.accumulate(weights, gradients, forced, { scale: scalar(1 / tokens) });
-      gradients = result.gradients;
-      loss += result.outputs["loss"]!.data[0]!;
-    }
+    const lengths = batch.map((row) => row.length);
+    const scale = scalar(1 / tokens);
+    const layOut = (indices: Int32Array): Piece => {
+      const chosen = Array.from(indices, (i) => batch[i]!);
+      return { batch: forceRows(chosen, 1), inputs: { scale } };
+    };
+    const { gradients, pieces } = await trainer.gradients(weights, lengths, config.batch.microBatch, layOut);
+    const loss = pieces.reduce((total, { outputs }) => total + outputs["loss"]!.data[0]!, 0);
     const updated = await optimizer.update(weights, gradients, adam, learningRateAt(step + 1, { ...config.optimizer, steps }));
     if (!Number.isFinite(loss) || !Number.isFinite(updated.gradNorm)) {
       throw runtimeError({
@@ -228,6 +225,8 @@ const trainOn = async (
         fix: "lower optimizer.learningRate or set optimizer.maxGradNorm",
       });
     }
+    for (const found of gradients) disposeAll(found);
+    release({ weights, adam });
     weights = updated.weights;
     adam = updated.state;
     step++;

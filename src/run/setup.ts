@@ -2,7 +2,7 @@
 
 import { runtimeError, usageError } from "../base/errors.ts";
 import { type Key, keyOf } from "../base/random.ts";
-import type { NamedTensors } from "../base/tensor.ts";
+import { type NamedTensors, sizeOf } from "../base/tensor.ts";
 import type { Device } from "../engine/runtime/device.ts";
 import { type CausalModel, createCausalModel } from "../models/causal-model.ts";
 import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts";
@@ -57,11 +57,20 @@ export const withProbabilities = (samples: Samples, where: string): Samples => {
   });
 };
 
+/** Weights (bytes) above which one lane takes all threads: every lane has a copy of them and of what is made from them. */
+const sharedWeights = 128 * 2 ** 20;
+
+/** How many lanes a model is to be run on: one where its weights are large, else what the machine has. */
+export const lanesFor = ({ parameterShapes }: CausalModel): { readonly lanes?: number } => {
+  const bytes = Object.values(parameterShapes).reduce((total, shape) => total + 4 * sizeOf(shape), 0);
+  return bytes > sharedWeights ? { lanes: 1 } : {};
+};
+
 /** @throws TiltError for a base that cannot be read, or a prompt that does not fit */
 export const openSetup = async (config: RunConfig, context: Pick<RunContext, "files" | "openDevice">): Promise<Setup> => {
-  const device = context.openDevice(config.device);
   const base = await loadModelDirectory(context.files, config.base);
   const model = createCausalModel(base.config);
+  const device = context.openDevice(config.device, lanesFor(model));
   const prompt = [base.startId, ...base.tokenizer.encode(config.sequence.prompt)];
   const { maxTokens } = config.sequence;
   const room = roomAfter(prompt, base.config.contextLength, "sequence.prompt");

@@ -17,7 +17,7 @@ import { partitionEstimate, updatePartition } from "../targets/partition.ts";
 import { rewardColumn } from "../targets/reward.ts";
 import { methodOf, type ScoredSamples } from "../tuners/method.ts";
 import { decideProposal } from "../tuners/proposal.ts";
-import { createTuner, type Tuner } from "../tuners/tuner.ts";
+import { createTuner, release, type Tuner } from "../tuners/tuner.ts";
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { measureModel, type Reference, redrawReference, referenceOf, sampleLines } from "./evaluate.ts";
@@ -340,7 +340,10 @@ export const tune = async (
     await inPhase(context, "tuning", config.steps, "steps", async (progress) => {
       progress(state.step);
       while (state.step < config.steps && !stopped()) {
+        const { policy: before } = state;
         await orSave(advance);
+        if (state.policy !== before)
+          release(before, state.policy, ...(state.average === undefined ? [] : [{ weights: state.average.weights }]));
         if (state.step % config.evaluate.every === 0) await orSave(evaluateAll);
         if (state.step % config.checkpoint.every === 0 || state.step === config.steps || stopped())
           state = await checkpoint(state);

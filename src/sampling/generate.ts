@@ -6,20 +6,25 @@
 
 import { usageError } from "../base/errors.ts";
 import { type Key, uniformAt } from "../base/random.ts";
-import { f32, type HostTensor, i32, type NamedTensors } from "../base/tensor.ts";
+import { f32, i32, type NamedTensors } from "../base/tensor.ts";
 import type { Graph, Value } from "../engine/graph.ts";
 import {
+  add,
   argMax,
   cast,
   constant,
   cumulativeSum,
   div,
+  gatherRows,
   input,
+  iota,
   less,
   lessOrEqual,
   log,
+  maximum,
   minimum,
   mul,
+  pad,
   reshape,
   slice,
   softmax,
@@ -29,7 +34,8 @@ import {
   takeLast,
   where,
 } from "../engine/ops/index.ts";
-import type { Device } from "../engine/runtime/device.ts";
+import { type Device, lanesOf, type Program, type RunOptions, shareOut } from "../engine/runtime/device.ts";
+import { type Axis, timesAxes } from "../engine/shape.ts";
 import { type CausalModel, parameterInputs, underInputNames } from "../models/causal-model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
 import type { Samples } from "./samples.ts";
@@ -64,19 +70,46 @@ export const drawToken = (
   sampling: Sampling,
   uniform: Value,
 ): { readonly token: Value; readonly logProb: Value } => {
-  const vocabulary = logits.shape[1] as number;
   if (sampling.kind === "greedy") {
     const token = argMax(logits);
     return { token, logProb: log(takeLast(softmax(logits), token)) };
   }
   const probabilities = softmax(sampling.temperature === 1 ? logits : div(logits, sampling.temperature));
   const kept = sampling.kind === "full" ? probabilities : nucleus(probabilities, sampling.topP);
-  const running = cumulativeSum(kept);
-  // The last running sum is 1 up to rounding; scaling by it keeps every uniform below it.
-  const total = slice(running, 1, vocabulary - 1, vocabulary);
-  const below = lessOrEqual(running, mul(reshape(uniform, [...uniform.shape, 1]), total));
-  const token = cast(minimum(sum(cast(below, "f32"), 1), vocabulary - 1), "i32");
-  return { token, logProb: log(div(takeLast(kept, token), reshape(total, token.shape))) };
+  const { token, total } = invertCumulative(kept, uniform);
+  return { token, logProb: log(div(takeLast(kept, token), total)) };
+};
+
+/**
+ * The first place of each row [B, V] where its running sum passes `uniform` [B] times its total [B], which is also returned.
+ * Found in two steps, first the block and then the place in it: of the whole row only the sums of blocks are needed, and no running sum.
+ */
+const invertCumulative = (weights: Value, uniform: Value): { readonly token: Value; readonly total: Value } => {
+  const [batch, vocabulary] = weights.shape as [Axis, number];
+  const size = Math.min(vocabulary, 2 ** Math.ceil(Math.log2(Math.sqrt(vocabulary))));
+  const blocks = Math.ceil(vocabulary / size);
+  const column = (x: Value): Value => reshape(x, [batch, 1]);
+  const last = (x: Value, width: number): Value => reshape(slice(x, 1, width - 1, width), [batch]);
+  /** How many of a row are at most `level`. */
+  const countUpTo = (row: Value, level: Value): Value => cast(sum(cast(lessOrEqual(row, column(level)), "f32"), 1), "i32");
+  const parts = reshape(pad(weights, 1, 0, blocks * size - vocabulary), [batch, blocks, size]);
+  const sums = sum(parts, -1);
+  const running = cumulativeSum(sums);
+  const total = last(running, blocks);
+  const level = mul(uniform, total);
+  const block = minimum(countUpTo(running, level), constant(i32([], [blocks - 1])));
+  const rows = gatherRows(
+    reshape(parts, [timesAxes([batch, blocks]), size]),
+    add(mul(iota(batch), constant(i32([], [blocks]))), block),
+  );
+  const within = cumulativeSum(rows);
+  const inBlock = last(within, size);
+  // The share of the block that lies below the level, of a running sum that was added up in another order: held between 0 and just under
+  // all of it, so that the place found always has some weight of its own.
+  const blockSum = takeLast(sums, block);
+  const share = div(sub(level, sub(takeLast(running, block), blockSum)), blockSum);
+  const place = countUpTo(within, mul(minimum(maximum(share, 0), 1 - 2 ** -22), inBlock));
+  return { token: add(mul(block, constant(i32([], [size]))), place), total };
 };
 
 /** Probabilities outside the nucleus set to zero. Tokens as probable as the last one inside are kept with it. */
@@ -147,28 +180,6 @@ export interface GeneratorOptions {
   readonly batch?: number;
 }
 
-/** Cache room is taken in pieces of this many tokens: reading room that is not filled yet costs time. */
-const capacityStep = 16;
-
-type Cache = HostTensor<"f32">;
-
-const grow = (cache: Cache, capacity: number): Cache => {
-  const [batch, groups, old, width] = cache.shape as [number, number, number, number];
-  const grown = new Float32Array(batch * groups * capacity * width);
-  for (let row = 0; row < batch * groups; row++)
-    grown.set(cache.data.subarray(row * old * width, (row + 1) * old * width), row * capacity * width);
-  return f32([batch, groups, capacity, width], grown);
-};
-
-/** Writes rows [B, J, K] at a position of the cache [B, J, C, K]. */
-const store = (cache: Cache, rows: HostTensor, position: number): void => {
-  const [batch, groups, capacity, width] = cache.shape as [number, number, number, number];
-  for (let row = 0; row < batch * groups; row++) {
-    const to = (row * capacity + position) * width;
-    for (let k = 0; k < width; k++) cache.data[to + k] = rows.data[row * width + k]!;
-  }
-};
-
 /** @throws TiltError (usage) when prompt and text do not fit the model's context */
 export const createGenerator = async (
   device: Device,
@@ -186,64 +197,57 @@ export const createGenerator = async (
       fix: `set sequence.maxTokens to at most ${room - prompt.length + 1}`,
     });
   }
-  const program = await device.compile(decodingGraph(model, sampling), { frozen: underInputNames(weights) });
-  const cacheNames = Array.from({ length: model.config.layers }, (_, layer) => [`key.${layer}`, `value.${layer}`]).flat();
+  const caches = Array.from({ length: model.config.layers }, (_, layer) => [`key.${layer}`, `value.${layer}`]).flat();
+  const graph = decodingGraph(model, sampling);
+  const programs = await Promise.all(
+    lanesOf(device).map((lane) => lane.compile(graph, { frozen: underInputNames(weights), caches })),
+  );
 
-  /** Fills rows first .. first + count - 1 of the result. */
+  /** Draws the sequences first .. first + count - 1. `onTokens` hears how many sequences got a token or need none any more. */
   const fillBatch = async (
+    program: Program,
     samples: Samples,
-    first: number,
-    count: number,
-    key: Key,
-    firstIndex: number,
-    onProgress: (done: number) => void,
+    { first, count }: { readonly first: number; readonly count: number },
+    uniformOf: (b: number, t: number) => number,
+    onTokens: (sequences: number) => void,
   ): Promise<void> => {
-    const [, groups, , headWidth] = model.cacheShape;
-    let capacity = Math.min(capacityStep, room);
-    const caches: Record<string, Cache> = Object.fromEntries(
-      cacheNames.map((name) => [
-        name,
-        f32([count, groups, capacity, headWidth], new Float32Array(count * groups * capacity * headWidth)),
-      ]),
-    );
-    const current = new Int32Array(count);
-    const finished = new Uint8Array(count);
-    let running = count;
-    for (let position = 0; position < prompt.length + maxTokens - 1 && running > 0; position++) {
-      if (position < prompt.length) current.fill(prompt[position]!);
+    /** The sequences that are being drawn, of which some may have ended. */
+    let rows = Int32Array.from({ length: count }, (_, i) => first + i);
+    let options: RunOptions = { caches: "empty" };
+    for (let position = 0; position < prompt.length + maxTokens - 1; position++) {
       const t = position - prompt.length + 1;
-      const uniform = new Float32Array(count).fill(0.5);
-      if (t >= 0) for (let i = 0; i < count; i++) if (finished[i] === 0) uniform[i] = uniformAt(key, firstIndex + first + i, t);
-      const result = await program.run({
-        token: i32([count], current),
-        position: i32([1], [position]),
-        uniform: f32([count], uniform),
-        ...caches,
-      });
-      if (position === capacity) {
-        capacity = Math.min(capacity + capacityStep, room);
-        for (const name of cacheNames) caches[name] = grow(caches[name]!, capacity);
-      }
-      for (const name of cacheNames) store(caches[name]!, await result[name]!.read(), position);
+      const token = rows.map((b) => (t <= 0 ? prompt[position]! : samples.ids[b * maxTokens + t - 1]!));
+      const uniform = Float32Array.from(rows, (b) => (t >= 0 && samples.ended[b] === 0 ? uniformOf(b, t) : 0.5));
+      const result = await program.run(
+        { token: i32([rows.length], token), position: i32([1], [position]), uniform: f32([rows.length], uniform) },
+        options,
+      );
+      options = {};
       if (t < 0) continue;
       const tokens = (await result["token"]!.read()).data;
       const logProbs = (await result["logProb"]!.read()).data;
-      for (let i = 0; i < count; i++) {
-        if (finished[i] === 1) continue;
-        const b = first + i;
-        const token = tokens[i]!;
-        samples.ids[b * maxTokens + t] = token;
+      let running = 0;
+      rows.forEach((b, i) => {
+        if (samples.ended[b] === 1) return;
+        const drawn = tokens[i]!;
+        samples.ids[b * maxTokens + t] = drawn;
         samples.tokenLogProbs[b * maxTokens + t] = logProbs[i]!;
         samples.logProbs[b]! += logProbs[i]!;
         samples.lengths[b] = t + 1;
-        current[i] = token;
-        if (endIds.includes(token)) {
-          samples.ended[b] = 1;
-          finished[i] = 1;
-          running--;
-        }
+        if (endIds.includes(drawn)) samples.ended[b] = 1;
+        else running++;
+      });
+      onTokens(count);
+      if (running === 0) {
+        onTokens(count * (maxTokens - 1 - t));
+        break;
       }
-      onProgress(first + (count * (t + 1)) / maxTokens);
+      if (running <= rows.length / 2) {
+        // Half of the work would be for sequences that have ended: they leave. Sooner, moving the caches would cost more than it saves.
+        const staying = Int32Array.from([...rows.keys()].filter((i) => samples.ended[rows[i]!] === 0));
+        rows = staying.map((i) => rows[i]!);
+        options = { caches: staying };
+      }
     }
   };
 
@@ -260,16 +264,32 @@ export const createGenerator = async (
         logProbs: new Float64Array(count),
         texts: [],
       };
-      for (let first = 0; first < count; first += batchSize) {
-        await fillBatch(samples, first, Math.min(batchSize, count - first), key, firstIndex, onProgress);
-        onProgress(Math.min(first + batchSize, count));
-      }
+      const size = Math.min(batchSize, Math.ceil(count / programs.length));
+      const batches = Array.from({ length: Math.ceil(count / size) }, (_, i) => ({
+        first: i * size,
+        count: Math.min(size, count - i * size),
+      }));
+      let tokens = 0;
+      await shareOut(programs, batches, (program, batch) =>
+        fillBatch(
+          program,
+          samples,
+          batch,
+          (b, t) => uniformAt(key, firstIndex + b, t),
+          (more) => {
+            tokens += more;
+            onProgress(tokens / maxTokens);
+          },
+        ),
+      );
       const texts = Array.from({ length: count }, (_, b) => {
         const textLength = samples.lengths[b]! - samples.ended[b]!;
         return tokenizer.decode(samples.ids.subarray(b * maxTokens, b * maxTokens + textLength));
       });
       return { ...samples, texts };
     },
-    dispose: () => program.dispose(),
+    dispose: async () => {
+      await Promise.all(programs.map((program) => program.dispose()));
+    },
   };
 };

@@ -3,14 +3,14 @@
  * An objective is data: which numbers it needs of each sequence, and how they make a loss. Weights and gradients go in and come out as device tensors.
  */
 
-import { f32, type HostTensor, prefixed } from "../base/tensor.ts";
+import { f32, type HostTensor, prefixed, tensor } from "../base/tensor.ts";
 import { gradients } from "../engine/autodiff.ts";
 import type { Graph, TypeOf, Value } from "../engine/graph.ts";
 import { add, input, mul, sum } from "../engine/ops/index.ts";
-import { type Device, readAll } from "../engine/runtime/device.ts";
+import { type Device, disposeAll, lanesOf, onHost, readAll, uploadAll } from "../engine/runtime/device.ts";
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
-import type { DeviceTensors } from "../optim/adam.ts";
-import type { TeacherForcing } from "../sampling/log-prob.ts";
+import { type DeviceTensors, zerosOn } from "../optim/adam.ts";
+import { microBatches, type TeacherForcing } from "../sampling/log-prob.ts";
 
 /** What the model says of a micro-batch, as graph values. */
 export interface SequenceValues {
@@ -73,20 +73,41 @@ export const trainingGraph = (model: SequenceModel, objective: Objective, option
   };
 };
 
+/** Sequences for a training pass and what the objective asks for of them. */
+export interface Piece {
+  readonly batch: TeacherForcing;
+  /** Numbers per sequence [B], per token [B, T], or for the whole batch []. */
+  readonly inputs: Readonly<Record<string, HostTensor>>;
+}
+
 export interface Training {
   /**
-   * Adds the gradient of one micro-batch.
-   * @param inputs what the objective asks for
-   * @returns the sum of gradients so far, and the loss and the objective's outputs on the host
+   * Adds the gradient of a piece, in micro-batches that are worked off without leaving the runtime.
+   * @param microBatch sequences at a time, by which the piece can be divided; all of them where absent
+   * @returns the sum of gradients so far, and the loss and the objective's outputs on the host: [B], or a scalar added up over the micro-batches
    */
   accumulate(
     weights: DeviceTensors,
     gradients: DeviceTensors,
     batch: TeacherForcing,
     inputs: Readonly<Record<string, HostTensor>>,
+    microBatch?: number,
   ): Promise<{ gradients: DeviceTensors; outputs: Record<string, HostTensor> }>;
   dispose(): Promise<void>;
 }
+
+/** Part i of the first axis as an axis of its own: [B, ...] -> [times, B / times, ...]. */
+const inTimes = ({ dtype, shape, data }: HostTensor, times: number): HostTensor => ({
+  dtype,
+  shape: [times, shape[0]! / times, ...shape.slice(1)],
+  data,
+});
+
+/** A scanned output of every micro-batch as one of the piece. */
+const ofPiece = ({ dtype, shape, data }: HostTensor): HostTensor =>
+  shape.length === 1
+    ? tensor("f64", [], [Array.from(data).reduce((a, b) => a + b, 0)])
+    : { dtype, shape: [shape[0]! * shape[1]!, ...shape.slice(2)], data };
 
 export const createTraining = async (
   device: Device,
@@ -94,23 +115,116 @@ export const createTraining = async (
   objective: Objective,
   options: { readonly norms?: boolean } = {},
 ): Promise<Training> => {
-  const program = await device.compile(trainingGraph(model, objective, options));
   const names = Object.keys(model.parameterShapes);
+  const kept = names.map((name) => `gradient.${name}`);
+  const perSequence = Object.entries(objective.inputs).flatMap(([name, { shape }]) => (shape.length > 0 ? [name] : []));
+  const program = await device.compile(trainingGraph(model, objective, options), {
+    scan: { carried: kept, sliced: ["tokens", "labels", "mask", ...perSequence] },
+    kept,
+  });
   return {
-    accumulate: async (weights, sofar, batch, inputs) => {
+    accumulate: async (weights, sofar, batch, inputs, microBatch = batch.count) => {
+      const times = batch.count / microBatch;
+      const mask = f32([batch.count, batch.length], batch.mask);
+      const sliced = { tokens: batch.tokens, labels: batch.labels, mask, ...inputs };
       const result = await program.run({
         ...underInputNames(weights),
         ...prefixed("gradient", sofar),
-        tokens: batch.tokens,
-        labels: batch.labels,
-        mask: f32([batch.count, batch.length], batch.mask),
-        ...inputs,
+        ...Object.fromEntries(
+          Object.entries(sliced).map(([name, held]) => [name, held.shape.length === 0 ? held : inTimes(held, times)]),
+        ),
       });
+      const outputs = await readAll(Object.fromEntries(Object.entries(result).filter(([name]) => !name.startsWith("gradient."))));
       return {
         gradients: Object.fromEntries(names.map((name) => [name, result[`gradient.${name}`]!])),
-        outputs: await readAll(Object.fromEntries(Object.entries(result).filter(([name]) => !name.startsWith("gradient.")))),
+        outputs: Object.fromEntries(Object.entries(outputs).map(([name, held]) => [name, ofPiece(held)])),
       };
     },
     dispose: () => program.dispose(),
+  };
+};
+
+/** Training on every lane of a device. */
+export interface LaneTraining {
+  /**
+   * The gradient of a batch, its sequences shared out over the lanes: micro-batches of sequences of about one length, dealt out in turn, so that
+   * the lanes get equal work and the same batch is always added up in the same order.
+   * @param weights  on the device
+   * @param lengths  tokens of each sequence, by which they are sorted
+   * @param pieceOf  the sequences laid out
+   * @param onDone   hears how many sequences more are done
+   * @returns what each lane found, to be added up: the first on the device, the others on the host; and each piece's outputs (as accumulate's),
+   *   always in the same order
+   */
+  gradients(
+    weights: DeviceTensors,
+    lengths: ArrayLike<number>,
+    microBatch: number,
+    pieceOf: (indices: Int32Array) => Piece,
+    onDone?: (sequences: number) => void,
+  ): Promise<{
+    readonly gradients: readonly DeviceTensors[];
+    readonly pieces: readonly { readonly indices: Int32Array; readonly outputs: Readonly<Record<string, HostTensor>> }[];
+  }>;
+  dispose(): Promise<void>;
+}
+
+/** Micro-batches that a lane is given at once: so often large gradients are copied on their way out of the runtime, and progress is heard of. */
+const microBatchesAtOnce = 8;
+
+/** For each lane its pieces, each of whole micro-batches of one size. */
+export const shareSequences = (lengths: ArrayLike<number>, microBatch: number, lanes: number): Int32Array[][] => {
+  const sorted = Int32Array.from(lengths, (_, b) => b).sort((a, b) => lengths[a]! - lengths[b]! || a - b);
+  const dealt = Array.from({ length: lanes }, (): Int32Array[] => []);
+  microBatches(sorted, microBatch).forEach((indices, i) => dealt[i % lanes]!.push(indices));
+  return dealt.map((own) => {
+    const full = own.filter((indices) => indices.length === microBatch);
+    const rest = own.filter((indices) => indices.length < microBatch);
+    const pieces = Array.from({ length: Math.ceil(full.length / microBatchesAtOnce) }, (_, i) =>
+      full.slice(i * microBatchesAtOnce, (i + 1) * microBatchesAtOnce).flatMap((indices) => [...indices]),
+    );
+    return [...pieces.map((piece) => Int32Array.from(piece)), ...rest];
+  });
+};
+
+export const createLaneTraining = async (device: Device, model: SequenceModel, objective: Objective): Promise<LaneTraining> => {
+  const lanes = await Promise.all(
+    lanesOf(device).map(async (lane) => ({ lane, training: await createTraining(lane, model, objective) })),
+  );
+  return {
+    gradients: async (weights, lengths, microBatch, pieceOf, onDone) => {
+      const work = shareSequences(lengths, microBatch, lanes.length);
+      // The first lane is the device, and has the weights; the others are given a copy.
+      const copy = work.slice(1).some((pieces) => pieces.length > 0) ? await readAll(weights) : {};
+      const found = await Promise.all(
+        lanes.map(async ({ lane, training }, i) => {
+          const pieces: { indices: Int32Array; outputs: Record<string, HostTensor> }[] = [];
+          if (work[i]!.length === 0) return { gradients: undefined, pieces };
+          const own = i === 0 ? weights : uploadAll(lane, copy);
+          let gradients = zerosOn(lane, model.parameterShapes);
+          for (const indices of work[i]!) {
+            const { batch, inputs } = pieceOf(indices);
+            const size = indices.length % microBatch === 0 ? microBatch : indices.length;
+            const pass = await training.accumulate(own, gradients, batch, inputs, size);
+            disposeAll(gradients);
+            gradients = pass.gradients;
+            pieces.push({ indices, outputs: pass.outputs });
+            onDone?.(indices.length);
+          }
+          if (i === 0) return { gradients, pieces };
+          const read = await readAll(gradients);
+          disposeAll(gradients);
+          disposeAll(own);
+          return { gradients: Object.fromEntries(Object.entries(read).map(([name, held]) => [name, onHost(held)])), pieces };
+        }),
+      );
+      return {
+        gradients: found.flatMap(({ gradients }) => (gradients === undefined ? [] : [gradients])),
+        pieces: found.flatMap(({ pieces }) => pieces),
+      };
+    },
+    dispose: async () => {
+      await Promise.all(lanes.map(({ training }) => training.dispose()));
+    },
   };
 };

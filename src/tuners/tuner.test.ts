@@ -13,6 +13,7 @@ import { type Device, type Program, uploadAll } from "../engine/runtime/device.t
 import { referenceDevice } from "../engine/runtime/reference.ts";
 import type { AdamOptions, DeviceTensors } from "../optim/adam.ts";
 import { type MethodSpec, methodOf, type ScoredSamples } from "./method.ts";
+import { shareSequences } from "./training.ts";
 import { createTuner, type TunerOptions, type TunerState } from "./tuner.ts";
 
 const tolerance = 1e-12;
@@ -59,12 +60,14 @@ const stepOf = async (spec: MethodSpec, options: Partial<TunerOptions> = {}, giv
   return { tuner, start, state, report, heard, table: await tableIn(state) };
 };
 
+const sorted = (list: readonly number[]) => [...list].sort((a, b) => a - b);
+
 const distance = (a: Float64Array, b: Float64Array): number =>
   a.reduce((top, value, k) => Math.max(top, Math.abs(value - b[k]!)), 0);
 
 /** A device that writes down what it is asked: passes, with the sequences in them and their scale, and updates of the weights. */
 const listeningDevice = () => {
-  const passes: { sequences: number[]; scale: number; update: number }[] = [];
+  const passes: { sequences: number[]; shape: readonly number[]; scale: number; update: number }[] = [];
   const programs = { compiled: 0, disposed: 0 };
   let updates = 0;
   const device: Device = {
@@ -82,7 +85,12 @@ const listeningDevice = () => {
           if ("scale" in inputs) {
             // Each sequence has a log q of its own.
             const places = (await read("logProposal")).map((value) => logProposal.map(Math.fround).indexOf(value));
-            passes.push({ sequences: places, scale: (await read("scale"))[0]!, update: updates });
+            passes.push({
+              sequences: places,
+              shape: inputs["logProposal"]!.shape,
+              scale: (await read("scale"))[0]!,
+              update: updates,
+            });
           }
           return program.run(inputs);
         },
@@ -111,17 +119,33 @@ describe("micro-batches", () => {
       expect(cut.report.advantageMean).toBe(whole.report.advantageMean);
     }
   });
-  test("are as many sequences as asked for, and progress is heard after each", async () => {
+  test("are as many sequences as asked for, whole ones at once and the rest apart, and progress is heard after each", async () => {
     const { device, passes } = listeningDevice();
     const { heard } = await stepOf(gdcpp, { microBatch: 4 }, batch, device);
-    expect(passes.map((pass) => pass.sequences)).toEqual([
-      [0, 1, 2, 3],
-      [4, 5, 6, 7],
-      [8, 9, 10, 11],
-      [12, 13, 14],
+    expect(passes.map(({ shape }) => shape)).toEqual([
+      [3, 4],
+      [1, 3],
     ]);
-    expect(passes.map(({ scale }) => scale)).toEqual(Array(4).fill(Math.fround(1 / count)));
-    expect(heard).toEqual([4, 8, 12, 15]);
+    expect(sorted(passes.flatMap(({ sequences }) => sequences))).toEqual(everything);
+    expect(passes.map(({ scale }) => scale)).toEqual(Array(2).fill(Math.fround(1 / count)));
+    expect(heard).toEqual([12, 15]);
+  });
+  test("of lanes are shared out by length, all of one size at once, the same way every time", () => {
+    const lengths = [5, 1, 3, 2, 4, 9, 8, 7, 6];
+    expect(shareSequences(lengths, 2, 1)).toEqual([[Int32Array.of(1, 3, 2, 4, 0, 8, 7, 6), Int32Array.of(5)]]);
+    // Micro-batches (1 3) (2 4) (0 8) (7 6) (5), dealt out in turn.
+    expect(shareSequences(lengths, 2, 2)).toEqual([[Int32Array.of(1, 3, 0, 8), Int32Array.of(5)], [Int32Array.of(2, 4, 7, 6)]]);
+    expect(shareSequences([1, 1], 2, 3)).toEqual([[Int32Array.of(0, 1)], [], []]);
+    // At most eight micro-batches at once.
+    expect(shareSequences(Array(9).fill(1), 1, 1)[0]!.map((piece) => piece.length)).toEqual([8, 1]);
+  });
+  test("of two lanes give one lane's step, but for the order of adding up", async () => {
+    const lane = (): Device => ({ ...referenceDevice });
+    const twoLanes: Device = { ...referenceDevice, lanes: [lane(), lane()] };
+    const [one, two] = [await stepOf(gdcpp), await stepOf(gdcpp, { microBatch: 4 }, batch, twoLanes)];
+    expect(distance(two.table, one.table)).toBeLessThan(tolerance);
+    expect(two.report.logPolicy).toEqual(one.report.logPolicy);
+    expect(Math.abs(two.report.loss - one.report.loss)).toBeLessThan(tolerance);
   });
 });
 
@@ -184,7 +208,7 @@ describe("epochs", () => {
     const once = await stepOf(gdcpp);
     const again = await once.tuner.step(once.state, batch, 0.05);
     expect(twice.table).toEqual(await tableIn(again.state));
-    expect(twice.heard).toEqual([4, 8, 12, 15, 19, 23, 27, 30]);
+    expect(twice.heard).toEqual([12, 15, 27, 30]);
     for (const key of ["loss", "gradNorm"] as const) expect(twice.report[key]).toBe((once.report[key] + again.report[key]) / 2);
   });
   test("what is reported of sequences is what the first pass found", async () => {
@@ -209,7 +233,6 @@ describe("mini-batches", () => {
       scales: new Set(some.map(({ scale }) => scale)),
     }));
   };
-  const sorted = (list: readonly number[]) => [...list].sort((a, b) => a - b);
 
   test.each([
     [1, [15]],

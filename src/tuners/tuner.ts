@@ -7,17 +7,17 @@ import { mean, variance } from "../base/numeric.ts";
 import { type Key, permutation, streamOf } from "../base/random.ts";
 import { f32, type HostTensor, scalar } from "../base/tensor.ts";
 import { input } from "../engine/ops/index.ts";
-import { type Device, uploadAll } from "../engine/runtime/device.ts";
+import { type Device, disposeAll, uploadAll } from "../engine/runtime/device.ts";
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import { initialValueHead, withValueHead } from "../models/value-head.ts";
 import { type AdamOptions, type AdamState, createOptimizer, type DeviceTensors, zerosOn } from "../optim/adam.ts";
-import { microBatches, placeTokens, type TeacherForcing, takeTokens, teacherForcing } from "../sampling/log-prob.ts";
+import { byLength, microBatches, placeTokens, type TeacherForcing, takeTokens, teacherForcing } from "../sampling/log-prob.ts";
 import type { Samples } from "../sampling/samples.ts";
 import { hasMass } from "../targets/ebm.ts";
 import { effectiveSampleSize } from "../targets/partition.ts";
 import { type GradientDiagnostics, gradientDiagnostics } from "./diagnostics.ts";
 import type { Controls, Method, MethodInputs, ScoredSamples } from "./method.ts";
-import { createTraining, type Training } from "./training.ts";
+import { createLaneTraining, createTraining, type Training } from "./training.ts";
 
 /** The part of a run that learning changes. */
 export interface TunerState {
@@ -88,7 +88,7 @@ const createCritic = async (device: Device, model: SequenceModel, microBatch: nu
   return {
     values: async (weights: DeviceTensors, samples: Samples): Promise<Float32Array> => {
       const values = new Float32Array(samples.count * samples.maxTokens);
-      for (const indices of microBatches(samples.count, microBatch)) {
+      for (const indices of microBatches(byLength(samples), microBatch)) {
         const batch = teacherForcing(samples, indices);
         const result = await program.run({ ...underInputNames(weights), tokens: batch.tokens });
         takeTokens((await result["values"]!.read()).data, samples, indices, batch, values);
@@ -138,6 +138,15 @@ const partsOf = (count: number, miniBatches: number, key: Key | undefined, updat
   return Array.from({ length: parts }, (_, part) => order.slice(edge(part), edge(part + 1)));
 };
 
+/** Gives a state's memory back, but for what `still` needs. */
+export const release = (
+  { weights, adam }: Pick<TunerState, "weights" | "adam">,
+  ...still: readonly { readonly weights: DeviceTensors; readonly adam?: AdamState }[]
+): void => {
+  const needed = still.flatMap((held) => [held.weights, ...(held.adam === undefined ? [] : [held.adam.first, held.adam.second])]);
+  for (const tensors of [weights, adam.first, adam.second]) disposeAll(tensors, needed);
+};
+
 export const createTuner = async (
   device: Device,
   model: SequenceModel,
@@ -146,7 +155,7 @@ export const createTuner = async (
 ): Promise<Tuner> => {
   const { adam, microBatch, epochs = 1, miniBatches = 1, shuffleKey } = options;
   const whole = method.needs.valueHead ? withValueHead(model) : model;
-  const training = await createTraining(device, whole, method.objective);
+  const training = await createLaneTraining(device, whole, method.objective);
   const optimizer = await createOptimizer(device, whole.parameterShapes, adam);
   const critic = method.needs.valueHead ? await createCritic(device, whole, microBatch) : undefined;
   let diagnosing: Promise<Training> | undefined;
@@ -174,24 +183,32 @@ export const createTuner = async (
       let done = 0;
       for (let epoch = 0; epoch < epochs; epoch++) {
         for (const part of partsOf(count, miniBatches, shuffleKey, moments.step)) {
-          let gradients = zerosOn(device, whole.parameterShapes);
-          for (const places of microBatches(part.length, microBatch)) {
-            const indices = places.map((i) => part[i]!);
-            const forced = teacherForcing(samples, indices);
-            const inputs = microInputs(given, samples, indices, forced, 1 / part.length);
-            const pass = await training.accumulate(weights, gradients, forced, inputs);
-            gradients = pass.gradients;
-            for (const [name, { shape, data }] of Object.entries(pass.outputs)) {
+          const pass = await training.gradients(
+            weights,
+            part.map((b) => samples.lengths[b]!),
+            microBatch,
+            (places) => {
+              const indices = places.map((i) => part[i]!);
+              const laidOut = teacherForcing(samples, indices);
+              return { batch: laidOut, inputs: microInputs(given, samples, indices, laidOut, 1 / part.length) };
+            },
+            (sequences) => {
+              done += sequences;
+              onProgress?.(done);
+            },
+          );
+          for (const { indices: places, outputs } of pass.pieces) {
+            for (const [name, { shape, data }] of Object.entries(outputs)) {
               if (shape.length === 0) sums[name] = (sums[name] ?? 0) + data[0]!;
               else if (epoch === 0) {
                 first[name] ??= new Float64Array(count);
-                for (const [i, b] of indices.entries()) first[name][b] = data[i]!;
+                for (const [i, place] of places.entries()) first[name][part[place]!] = data[i]!;
               }
             }
-            done += indices.length;
-            onProgress?.(done);
           }
-          const updated = await optimizer.update(weights, gradients, moments, learningRate);
+          const updated = await optimizer.update(weights, pass.gradients, moments, learningRate);
+          for (const found of pass.gradients) disposeAll(found);
+          release({ weights, adam: moments }, state, { weights: updated.weights, adam: updated.state });
           weights = updated.weights;
           moments = updated.state;
           norms += updated.gradNorm;
@@ -203,6 +220,7 @@ export const createTuner = async (
       const finite = Number.isFinite(loss) && Number.isFinite(gradNorm);
       const advantages = given.advantages ?? first["advantage"]!;
       const { logTarget } = batch;
+      if (!finite) release({ weights, adam: moments }, state);
       return {
         state: finite ? { weights, adam: moments, controls: method.observe(state.controls, batch, first) } : state,
         report: {

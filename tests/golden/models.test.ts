@@ -194,7 +194,7 @@ describe.each(["gpt2", "gpt2-gelu", "llama", "llama-tied-bias"])("%s, saved by t
       let state = optimizer.start();
       for (let step = 0; step < loss.length; step++) {
         const found = await lossGradient.at(current);
-        const updated = await optimizer.update(current, found.gradients, state, options.learningRate);
+        const updated = await optimizer.update(current, [found.gradients], state, options.learningRate);
         current = updated.weights;
         state = updated.state;
         expect(Math.abs(found.loss - loss[step]!)).toBeLessThan(afterSteps);

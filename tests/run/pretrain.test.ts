@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { nodeFiles } from "../../src/base/files.node.ts";
 import { keyOf, streamOf } from "../../src/base/random.ts";
-import { openDevice } from "../../src/engine/runtime/ort.node.ts";
+import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
 import { loadModelDirectory } from "../../src/models/directory.ts";
 import { type PretrainInput, parsePretrainConfig } from "../../src/run/config.ts";
 import type { RunContext } from "../../src/run/context.ts";
@@ -50,7 +50,7 @@ const input = (change: Partial<PretrainInput> = {}): PretrainInput => ({
 const contextWith = (more: Partial<RunContext> = {}): RunContext => ({
   files: nodeFiles,
   clock: () => performance.now(),
-  openDevice: (name) => openDevice(name, { threads: 1 }),
+  openDevice: () => cpuDevice({ threads: 1 }),
   onEvent: () => {},
   ...more,
 });

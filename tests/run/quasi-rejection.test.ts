@@ -9,7 +9,7 @@ import { nodeFiles } from "../../src/base/files.node.ts";
 import { keyOf, streamOf } from "../../src/base/random.ts";
 import { main } from "../../src/cli/main.ts";
 import { runs } from "../../src/cli/runs.ts";
-import { openDevice } from "../../src/engine/runtime/ort.node.ts";
+import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
 import { loadModelDirectory, saveModelDirectory } from "../../src/models/directory.ts";
 import { parseRunConfig, type RunConfig, type RunInput } from "../../src/run/config.ts";
 import type { RunContext } from "../../src/run/context.ts";
@@ -23,7 +23,7 @@ const at = (...parts: string[]): string => join(root, ...parts);
 const context: RunContext = {
   files: nodeFiles,
   clock: () => performance.now(),
-  openDevice: (name) => openDevice(name, { threads: 1 }),
+  openDevice: () => cpuDevice({ threads: 1 }),
   onEvent: () => {},
 };
 

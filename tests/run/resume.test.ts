@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { nodeFiles } from "../../src/base/files.node.ts";
-import { openDevice } from "../../src/engine/runtime/ort.node.ts";
+import { openDevice } from "../../src/engine/runtime/open.node.ts";
 import { parseRunConfig, type RunInput } from "../../src/run/config.ts";
 import type { RunContext } from "../../src/run/context.ts";
 import { tune } from "../../src/run/tune.ts";

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { nodeFiles } from "../../src/base/files.node.ts";
 import type { Estimate } from "../../src/base/numeric.ts";
-import { openDevice } from "../../src/engine/runtime/ort.node.ts";
+import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
 import { loadModelDirectory } from "../../src/models/directory.ts";
 import { configHash, parseRunConfig, type RunConfig, type RunInput } from "../../src/run/config.ts";
 import { readConfig } from "../../src/run/config-file.node.ts";
@@ -48,7 +48,7 @@ const at = (...parts: string[]): string => join(root, ...parts);
 const context: RunContext = {
   files: nodeFiles,
   clock: () => performance.now(),
-  openDevice: (name) => openDevice(name, { threads: 1 }),
+  openDevice: () => cpuDevice({ threads: 1 }),
   onEvent: () => {},
 };
 

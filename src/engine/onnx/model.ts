@@ -35,10 +35,34 @@ const valueInfo = (name: string, { dtype, shape }: TypeOf): Message => {
   return join([textField(1, name), messageField(2, messageField(1, tensorType))]);
 };
 
+/**
+ * A graph that is run many times over in one go, state handed from one time to the next (ONNX's Scan): what is large stays inside the runtime.
+ * The model's `sliced` inputs have one more axis in front, of the times; so have all outputs but the carried ones.
+ */
+export interface Scan {
+  /** Inputs that are given what the output of the same name was, the time before. */
+  readonly carried: readonly string[];
+  /** Inputs of which each time is given its own part. All others are the same every time. */
+  readonly sliced: readonly string[];
+}
+
+/** The axis of the times. */
+export const scanAxis = "times";
+
+/** What a scanned model takes in: the graph's inputs, the sliced ones with one more axis. */
+export const scannedInputs = (inputs: Graph["inputs"], scan: Scan | undefined): Readonly<Record<string, TypeOf>> =>
+  Object.fromEntries(
+    Object.entries(inputs).map(([name, { dtype, shape }]) => [
+      name,
+      { dtype, shape: scan?.sliced.includes(name) ? [scanAxis, ...shape] : shape },
+    ]),
+  );
+
 export interface ModelOptions {
   readonly device: DeviceName;
   /** Inputs to be built in as constants. */
   readonly frozen?: Readonly<Record<string, HostTensor>>;
+  readonly scan?: Scan;
 }
 
 /** Largest protobuf message: 2 GiB less one byte. */
@@ -48,7 +72,7 @@ const protobufLimit = 0x7fffffff;
 export const outputName = (name: string): string => `output:${name}`;
 
 /** The graph as the bytes of an ONNX model. @throws TiltError when it would pass 2 GiB */
-export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): Uint8Array => {
+export const onnxModel = (graph: Graph, { device, frozen = {}, scan }: ModelOptions): Uint8Array => {
   const nodes: Message[] = [];
   const initializers: Message[] = [];
   const names = new Map<Value, string>();
@@ -66,12 +90,16 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
     return name in graph.inputs ? fresh() : name;
   };
 
+  /** What an input or output of the graph is called where the graph is calculated: within a loop it may not have the name it has outside. */
+  const inner = (name: string): string => (scan === undefined ? name : `inner:${name}`);
+  const ownName = (name: string): string => (scan?.carried.includes(name) || scan?.sliced.includes(name) ? inner(name) : name);
+
   /** Plain axis names, and the input and place where each can be measured. */
   const measured = new Map<string, { readonly input: string; readonly at: number }>();
   for (const [name, { shape }] of Object.entries(graph.inputs)) {
     if (name in frozen) continue;
     shape.forEach((axis, at) => {
-      if (typeof axis === "string" && !/[+*]/.test(axis) && !measured.has(axis)) measured.set(axis, { input: name, at });
+      if (typeof axis === "string" && !/[+*]/.test(axis) && !measured.has(axis)) measured.set(axis, { input: ownName(name), at });
     });
   }
 
@@ -155,7 +183,7 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
   };
 
   for (const [name, value] of Object.entries(graph.inputs)) {
-    names.set(value, name);
+    names.set(value, ownName(name));
     const held = frozen[name];
     if (held !== undefined) initializers.push(tensorProto(name, types[held.dtype], held.shape, rawBytes(held)));
   }
@@ -169,27 +197,45 @@ export const onnxModel = (graph: Graph, { device, frozen = {} }: ModelOptions): 
       });
     lower(value);
   }
-  const outputs = Object.entries(graph.outputs).map(([name, value]) => {
+  const isCarried = (name: string): boolean => scan?.carried.includes(name) ?? false;
+  const outputNames = [...(scan?.carried ?? []), ...Object.keys(graph.outputs).filter((name) => !isCarried(name))];
+  const outputs = outputNames.map((name) => {
+    const value = graph.outputs[name]!;
+    const given = inner(outputName(name));
     nodes.push(
-      join([
-        textField(1, names.get(value)!),
-        textField(2, outputName(name)),
-        textField(3, `Identity_${name}`),
-        textField(4, "Identity"),
-      ]),
+      join([textField(1, names.get(value)!), textField(2, given), textField(3, `Identity_${name}`), textField(4, "Identity")]),
     );
-    return messageField(12, valueInfo(outputName(name), value));
+    return messageField(12, valueInfo(given, value));
   });
   const symbolic = Object.values(graph.inputs).flatMap((value) => value.shape.flatMap(namesIn));
-  const body = join([
-    ...nodes.map((node) => messageField(1, node)),
-    textField(2, `tiltlm(${[...new Set(symbolic)].join(", ")})`),
+  const described = textField(2, `tiltlm(${[...new Set(symbolic)].join(", ")})`);
+  const calculation = [...nodes.map((node) => messageField(1, node)), described];
+  const fed = Object.entries(scannedInputs(graph.inputs, scan)).filter(([name]) => !(name in frozen));
+  const surroundings = [
     ...initializers.map((held) => messageField(5, held)),
-    ...Object.entries(graph.inputs)
-      .filter(([name]) => !(name in frozen))
-      .map(([name, value]) => messageField(11, valueInfo(name, value))),
-    ...outputs,
-  ]);
+    ...fed.map(([name, type]) => messageField(11, valueInfo(name, type))),
+  ];
+  const loop = ({ carried, sliced }: Scan): Message => {
+    const own = [...carried, ...sliced];
+    const body = join([
+      ...calculation,
+      ...own.map((name) => messageField(11, valueInfo(inner(name), graph.inputs[name]!))),
+      ...outputs,
+    ]);
+    const node = join([
+      ...own.map((name) => textField(1, name)),
+      ...outputNames.map((name) => textField(2, outputName(name))),
+      textField(4, "Scan"),
+      messageField(5, join([textField(1, "body"), messageField(6, body), integerField(20, 5)])),
+      messageField(5, attributeProto("num_scan_inputs", sliced.length)),
+    ]);
+    const ends = outputNames.map((name) => {
+      const { dtype, shape } = graph.outputs[name]!;
+      return messageField(12, valueInfo(outputName(name), { dtype, shape: isCarried(name) ? shape : [scanAxis, ...shape] }));
+    });
+    return join([messageField(1, node), described, ...surroundings, ...ends]);
+  };
+  const body = scan === undefined ? join([...calculation, ...surroundings, ...outputs]) : loop(scan);
   const opset = (domain: string, version: number) => messageField(8, join([textField(1, domain), integerField(2, version)]));
   const model = join([
     integerField(1, 10),

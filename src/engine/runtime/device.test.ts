@@ -7,12 +7,19 @@ import type { Value } from "../graph.ts";
 import * as ops from "../ops/index.ts";
 import { input } from "../ops/index.ts";
 import { type Device, readAll } from "./device.ts";
-import { cpuDevice, openDevice } from "./ort.node.ts";
+import { laneDevice } from "./lane.node.ts";
+import { openDevice } from "./open.node.ts";
+import { cpuDevice } from "./ort.node.ts";
 import { referenceDevice } from "./reference.ts";
 
-const devices: readonly Device[] = [referenceDevice, cpuDevice({ threads: 1 })];
+const devices: readonly (readonly [string, Device])[] = [
+  ["reference", referenceDevice],
+  ["cpu", cpuDevice({ threads: 1 })],
+  ["cpu, on a lane", laneDevice()],
+];
 
-describe.each(devices.map((device) => [device.name, device] as const))("%s", (name, device) => {
+describe.each(devices)("%s", (_title, device) => {
+  const { name } = device;
   const x = input("x", "f32", ["B", 2]);
   const weight = input("weight", "f32", [2, 2]);
   const graph = { inputs: { x, weight }, outputs: { weight: ops.mul(weight, 2), y: ops.gemm(x, weight) } };
@@ -53,6 +60,33 @@ describe.each(devices.map((device) => [device.name, device] as const))("%s", (na
     ]);
     expect([...(await second["weight"]!.read()).data]).toEqual([4, 0, 0, 4]);
     for (const held of Object.values(first)) held.dispose();
+    await program.dispose();
+  });
+
+  test("a scan hands state from one time to the next, gives each time its part, and keeps what is the same", async () => {
+    const state = input("state", "f32", [2]);
+    const part = input("part", "f32", ["B", 2]);
+    const factor = input("factor", "f32", []);
+    const next = ops.add(ops.mul(state, factor), ops.sum(part, 0));
+    const scanned = {
+      inputs: { state, part, factor },
+      outputs: { double: ops.mul(part, 2), state: next, before: ops.sum(state) },
+    };
+    const program = await device.compile(scanned, { scan: { carried: ["state"], sliced: ["part"] } });
+    const given = { state: f32([2], [1, 0]), factor: f32([], [10]), part: f32([3, 1, 2], [1, 2, 3, 4, 5, 6]) };
+    const results = await readAll(await program.run(given));
+    expect(Object.fromEntries(Object.entries(results).map(([key, { shape, data }]) => [key, [shape, [...data]]]))).toEqual({
+      // ((1 * 10 + 1) * 10 + 3) * 10 + 5, and the same of 0 with 2, 4, 6
+      state: [[2], [1135, 246]],
+      before: [[3], [1, 13, 137]],
+      double: [
+        [3, 1, 2],
+        [2, 4, 6, 8, 10, 12],
+      ],
+    });
+    await expect(program.run({ ...given, part: f32([1, 2], [1, 2]) })).rejects.toThrow(
+      "expected shape [times, B, 2], got [1, 2]",
+    );
     await program.dispose();
   });
 

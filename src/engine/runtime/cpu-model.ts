@@ -1,0 +1,30 @@
+/** What ONNX Runtime on the CPU is given of a graph, on whichever thread it runs. */
+
+import type { Graph, TypeOf } from "../graph.ts";
+import { onnxModel, scannedInputs } from "../onnx/model.ts";
+import { bindInputs } from "../shape.ts";
+import { simplify } from "../simplify.ts";
+import type { CompileOptions } from "./device.ts";
+import type { SessionSpec } from "./session.node.ts";
+
+export interface CpuModel {
+  readonly bytes: Uint8Array;
+  /** What a run must be given. */
+  readonly fed: Readonly<Record<string, TypeOf>>;
+  readonly spec: SessionSpec;
+}
+
+/** A graph made ready for ONNX Runtime on the CPU. @throws TiltError when a frozen tensor does not fit */
+export const cpuModel = (graph: Graph, { frozen = {}, scan, caches = [] }: CompileOptions, threads: number): CpuModel => {
+  bindInputs("cpu", Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => name in frozen)), frozen);
+  const types = scannedInputs(graph.inputs, scan);
+  return {
+    bytes: onnxModel(simplify(graph), { device: "cpu", frozen, ...(scan === undefined ? {} : { scan }) }),
+    fed: Object.fromEntries(Object.entries(types).filter(([name]) => !(name in frozen) && !caches.includes(name))),
+    spec: {
+      outputs: Object.keys(graph.outputs),
+      caches: Object.fromEntries(caches.map((name) => [name, types[name]!])),
+      threads,
+    },
+  };
+};
