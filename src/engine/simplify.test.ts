@@ -51,6 +51,24 @@ describe("sums that a kernel makes on its way", () => {
   });
 });
 
+describe("what was cut is put together, not padded and added", () => {
+  const [a, b, c] = [ops.slice(x, 1, 0, 1), ops.slice(x, 1, 1, 2), ops.slice(y, 1, 2, 3)];
+  const padded = (part: Value, before: number): Value => ops.pad(part, 1, before, 2 - before);
+  test.each<[string, Value]>([
+    ["in order", add(add(padded(a, 0), padded(b, 1)), padded(c, 2))],
+    ["the last first", add(add(padded(c, 2), padded(b, 1)), padded(a, 0))],
+  ])("three slices, %s", (_title, value) => {
+    const names = steps(value);
+    expect([count(names, "concat"), count(names, "pad"), count(names, "add")]).toEqual([1, 0, 0]);
+  });
+  test.each<[string, Value]>([
+    ["that overlap", add(padded(ops.slice(x, 1, 0, 1), 0), ops.pad(ops.slice(y, 1, 0, 2), 1, 0, 1))],
+    ["with a gap between", add(padded(a, 0), padded(c, 2))],
+  ])("slices %s stay", (_title, value) => {
+    expect(count(steps(value), "add")).toBe(1);
+  });
+});
+
 describe("operations that change nothing are dropped", () => {
   test.each<[string, Value]>([
     ["x * 1", mul(x, 1)],

@@ -7,7 +7,7 @@ import type { HostTensor } from "../base/tensor.ts";
 import { ancestors, apply, type Graph, type Value } from "./graph.ts";
 import { addOp, divOp, maximumOp, minimumOp, mulOp, negOp, stopGradientOp, subOp } from "./ops/elementwise.ts";
 import { addRowsOp } from "./ops/gather.ts";
-import { expandOp } from "./ops/layout.ts";
+import { concat, expandOp, isConcat, isPad, pad } from "./ops/layout.ts";
 import { gemmOp } from "./ops/matmul.ts";
 import { constant, constantNumber, isConstant, isInput } from "./ops/source.ts";
 import { broadcastShapes, sameShape } from "./shape.ts";
@@ -67,6 +67,19 @@ const addOnTheWay = (value: Value, usedOnce: (x: Value) => boolean): Value => {
       return apply(term.op, [x, ...term.inputs.slice(1)], term.attributes);
   }
   return value;
+};
+
+/** A sum of two that are padded to lie side by side is the two put together: the gradient of a value that was cut into slices. */
+const joinPads = (value: Value): Value => {
+  if (!is(value, addOp)) return value;
+  const [a, b] = value.inputs as [Value, Value];
+  if (!isPad(a) || !isPad(b) || a.attributes.axis !== b.attributes.axis) return value;
+  const { axis } = a.attributes;
+  const [first, second] = a.attributes.before < b.attributes.before ? [a, b] : [b, a];
+  const size = first.inputs[0]!.shape[axis]!;
+  if (typeof size !== "number" || first.attributes.before + size !== second.attributes.before) return value;
+  const parts = [first, second].flatMap(({ inputs: [x] }) => (isConcat(x!) && x.attributes.axis === axis ? x.inputs : [x!]));
+  return pad(concat(parts, axis), axis, first.attributes.before, second.attributes.after);
 };
 
 /** The value itself, or the simpler one it equals. */
@@ -136,7 +149,7 @@ export const simplify = (graph: Graph): Graph => {
     return value;
   };
   for (const value of ancestors(Object.values(graph.outputs)))
-    replaced.set(value, intern(fold(reduceAlgebra(dropExpands(withInputs(value, replaced))))));
+    replaced.set(value, intern(fold(reduceAlgebra(joinPads(dropExpands(withInputs(value, replaced)))))));
   return joinSums({
     inputs: graph.inputs,
     outputs: Object.fromEntries(Object.entries(graph.outputs).map(([name, value]) => [name, replaced.get(value)!])),

@@ -1,11 +1,12 @@
 /**
- * Adam (arXiv 1412.6980) and AdamW (decoupled weight decay, arXiv 1711.05101) with clipping by the global norm, as one graph:
- * weights, gradients and moments go in, new weights and moments come out, wherever they are kept. docs/math.md (Adam).
+ * Adam (arXiv 1412.6980) and AdamW (decoupled weight decay, arXiv 1711.05101) with clipping by the global norm: one graph for the norm, one for the
+ * update of a tensor, which is run in pieces that fit the cache. Weights, gradients and moments go in, new weights and moments come out, wherever
+ * they are kept. docs/math.md (Adam).
  */
 
-import { f32, type HostTensor, prefixed, scalar } from "../base/tensor.ts";
+import { type HostTensor, prefixed, scalar } from "../base/tensor.ts";
 import type { Graph, Value } from "../engine/graph.ts";
-import { add, div, input, maximum, minimum, mul, sqrt, sub, sum } from "../engine/ops/index.ts";
+import { add, div, input, mul, sqrt, sub, sum } from "../engine/ops/index.ts";
 import { type Device, type DeviceTensor, lanesOf, type Program } from "../engine/runtime/device.ts";
 
 export interface AdamOptions {
@@ -30,47 +31,51 @@ export interface AdamState {
   readonly second: DeviceTensors;
 }
 
+/** The global norm of a gradient that comes in parts to be added up: inputs `0.*`, `1.*`, ..., output `gradNorm`. */
+const normGraph = (shapes: Shapes, parts: number): Graph => {
+  const inputs: Record<string, Value> = {};
+  const squares = Object.entries(shapes).map(([name, shape]) => {
+    const found = Array.from({ length: parts }, (_, part): Value => {
+      const value = input(`${part}.${name}`, "f32", shape);
+      inputs[`${part}.${name}`] = value;
+      return value;
+    });
+    const gradient = found.reduce(add);
+    return sum(mul(gradient, gradient));
+  });
+  return { inputs, outputs: { gradNorm: sqrt(squares.reduce(add)) } };
+};
+
 /**
- * One update of all weights as a graph; inputs and outputs are `weight.*`, `first.*`, `second.*`, inputs also `gradient0.*`, `gradient1.*`, ...
- * @param parts how many gradients there are to be added up, one from each lane
+ * The update of any one tensor, element by element: inputs and outputs `weight`, `first`, `second`; inputs also `gradient0`, `gradient1`, ... to be
+ * added up, and numbers that are worked out in float64 by the caller: 1 - beta^step as `correction1` and `correction2`, `clip`, by which the gradient
+ * is scaled, and `decay`.
  */
-export const adamGraph = (
-  shapes: Shapes,
-  { name, beta1, beta2, epsilon, weightDecay, maxGradNorm }: AdamOptions,
-  parts = 1,
-): Graph => {
-  const inputs: Record<string, Value> = {
-    learningRate: input("learningRate", "f32", []),
-    // 1 - beta^step, computed in float64 by the caller
-    correction1: input("correction1", "f32", []),
-    correction2: input("correction2", "f32", []),
-  };
-  const outputs: Record<string, Value> = {};
-  const names = Object.keys(shapes);
-  const take = (kind: string, weight: string): Value => {
-    const value = input(`${kind}.${weight}`, "f32", shapes[weight]!);
-    inputs[`${kind}.${weight}`] = value;
-    return value;
-  };
-  const gradientOf = Object.fromEntries(
-    names.map((weight) => [weight, Array.from({ length: parts }, (_, part) => take(`gradient${part}`, weight)).reduce(add)]),
+export const adamGraph = ({ beta1, beta2, epsilon }: AdamOptions, parts: number): Graph => {
+  const [weight, oldFirst, oldSecond] = ["weight", "first", "second"].map((name) => input(name, "f32", ["N"])) as [
+    Value,
+    Value,
+    Value,
+  ];
+  const found = Array.from({ length: parts }, (_, part): Value => input(`gradient${part}`, "f32", ["N"]));
+  const numbers = Object.fromEntries(
+    ["learningRate", "correction1", "correction2", "clip", "decay"].map((name) => [name, input(name, "f32", [])] as const),
   );
-  const gradNorm = sqrt(names.map((weight) => sum(mul(gradientOf[weight]!, gradientOf[weight]!))).reduce(add));
-  outputs["gradNorm"] = gradNorm;
-  const scale = maxGradNorm === undefined ? undefined : minimum(div(maxGradNorm, maximum(gradNorm, 1e-30)), 1);
-  for (const weight of names) {
-    const gradient = scale === undefined ? gradientOf[weight]! : mul(gradientOf[weight]!, scale);
-    const old = take("weight", weight);
-    const first = add(mul(take("first", weight), beta1), mul(gradient, 1 - beta1));
-    const second = add(mul(take("second", weight), beta2), mul(mul(gradient, gradient), 1 - beta2));
-    const update = div(div(first, inputs["correction1"]!), add(sqrt(div(second, inputs["correction2"]!)), epsilon));
-    const decayed =
-      name === "adamw" && weightDecay > 0 && shapes[weight]!.length >= 2 ? add(update, mul(old, weightDecay)) : update;
-    outputs[`weight.${weight}`] = sub(old, mul(decayed, inputs["learningRate"]!));
-    outputs[`first.${weight}`] = first;
-    outputs[`second.${weight}`] = second;
-  }
-  return { inputs, outputs };
+  const { learningRate, correction1, correction2, clip, decay } = numbers as Record<string, Value>;
+  const gradient = mul(found.reduce(add), clip!);
+  const first = add(mul(oldFirst, beta1), mul(gradient, 1 - beta1));
+  const second = add(mul(oldSecond, beta2), mul(mul(gradient, gradient), 1 - beta2));
+  const update = div(div(first, correction1!), add(sqrt(div(second, correction2!)), epsilon));
+  return {
+    inputs: {
+      weight,
+      first: oldFirst,
+      second: oldSecond,
+      ...Object.fromEntries(found.map((value, part) => [`gradient${part}`, value])),
+      ...numbers,
+    },
+    outputs: { weight: sub(weight, mul(add(update, mul(weight, decay!)), learningRate!)), first, second },
+  };
 };
 
 export interface Optimizer {
@@ -97,42 +102,49 @@ export const zerosOn = (device: Device, shapes: Shapes): DeviceTensors =>
 
 export const createOptimizer = async (device: Device, shapes: Shapes, options: AdamOptions): Promise<Optimizer> => {
   const names = Object.keys(shapes);
-  const kept = ["weight", "first", "second"].flatMap((kind) => names.map((name) => `${kind}.${name}`));
-  const programs = new Map<number, Promise<Program>>();
-  const programFor = (parts: number): Promise<Program> => {
-    const known = programs.get(parts) ?? device.compile(adamGraph(shapes, options, parts), { kept });
+  const { beta1, beta2, maxGradNorm } = options;
+  const programs = new Map<number, Promise<readonly [norm: Program, update: Program]>>();
+  const programsFor = (parts: number): Promise<readonly [norm: Program, update: Program]> => {
+    const known =
+      programs.get(parts) ??
+      Promise.all([
+        device.compile(normGraph(shapes, parts)),
+        device.compile(adamGraph(options, parts), { piecewise: true, kept: ["weight", "first", "second"] }),
+      ]);
     programs.set(parts, known);
     return known;
   };
-  await programFor(lanesOf(device).length);
-  const pickNamed = (prefix: string, from: Record<string, DeviceTensor>): DeviceTensors =>
-    Object.fromEntries(names.map((name) => [name, from[`${prefix}.${name}`]!]));
+  await programsFor(lanesOf(device).length);
   return {
     start: () => ({ step: 0, first: zerosOn(device, shapes), second: zerosOn(device, shapes) }),
     update: async (weights, gradients, state, learningRate) => {
       const step = state.step + 1;
-      const scalars: Record<string, HostTensor> = {
+      const [norm, update] = await programsFor(gradients.length);
+      const squared = await norm.run(Object.assign({}, ...gradients.map((part, i) => prefixed(`${i}`, part))));
+      const gradNorm = (await squared["gradNorm"]!.read()).data[0]!;
+      const numbers = {
         learningRate: scalar(learningRate),
-        correction1: f32([], [1 - options.beta1 ** step]),
-        correction2: f32([], [1 - options.beta2 ** step]),
+        correction1: scalar(1 - beta1 ** step),
+        correction2: scalar(1 - beta2 ** step),
+        clip: scalar(maxGradNorm === undefined ? 1 : Math.min(1, maxGradNorm / Math.max(gradNorm, 1e-30))),
       };
-      const program = await programFor(gradients.length);
-      const result = await program.run({
-        ...scalars,
-        ...prefixed("weight", weights),
-        ...Object.assign({}, ...gradients.map((part, i) => prefixed(`gradient${i}`, part))),
-        ...prefixed("first", state.first),
-        ...prefixed("second", state.second),
-      });
-      const gradNorm = (await result["gradNorm"]!.read()).data[0]!;
-      return {
-        weights: pickNamed("weight", result),
-        state: { step, first: pickNamed("first", result), second: pickNamed("second", result) },
-        gradNorm,
-      };
+      const results = await Promise.all(
+        names.map((name) =>
+          update.run({
+            ...numbers,
+            decay: scalar(options.name === "adamw" && shapes[name]!.length >= 2 ? options.weightDecay : 0),
+            weight: weights[name]!,
+            first: state.first[name]!,
+            second: state.second[name]!,
+            ...Object.fromEntries(gradients.map((part, i) => [`gradient${i}`, part[name]!])),
+          }),
+        ),
+      );
+      const pick = (kind: string): DeviceTensors => Object.fromEntries(names.map((name, i) => [name, results[i]![kind]!]));
+      return { weights: pick("weight"), state: { step, first: pick("first"), second: pick("second") }, gradNorm };
     },
     dispose: async () => {
-      for (const program of programs.values()) await (await program).dispose();
+      for (const held of programs.values()) for (const program of await held) await program.dispose();
     },
   };
 };

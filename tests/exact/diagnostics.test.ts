@@ -191,9 +191,9 @@ test("programs are compiled once, the one with norms when it is first asked for,
     },
   };
   for (const [spec, programs] of [
-    // Training and optimizer; the critic.
-    [specs[0]!, 2],
-    [specs[2]!, 3],
+    // Training, the norm and the update; the critic.
+    [specs[0]!, 3],
+    [specs[2]!, 4],
   ] as const) {
     compiled = 0;
     const tuner = await tunerOf(spec, counting);

@@ -194,7 +194,11 @@ export const transposeOp = defineOp<{ readonly permutation: readonly number[] }>
 /** Axis i of the result is axis permutation[i] of x. */
 export const transpose = (x: Value, permutation: readonly number[]): Value => apply(transposeOp, [x], { permutation });
 
-export const concatOp = defineOp<{ readonly axis: number }>({
+interface ConcatAttributes {
+  readonly axis: number;
+}
+
+export const concatOp = defineOp<ConcatAttributes>({
   name: "concat",
   infer: (inputs, { axis }) => {
     const [first] = inputs;
@@ -234,6 +238,8 @@ export const concatOp = defineOp<{ readonly axis: number }>({
   },
   lower: (emit, inputs, { attributes }) => emit.node("Concat", inputs, { axis: attributes.axis }),
 });
+
+export const isConcat = (value: Value): value is Value<ConcatAttributes> => value.op === (concatOp as unknown);
 
 export const concat = (parts: readonly Value[], axis: number): Value =>
   parts.length === 1 ? parts[0]! : apply(concatOp, parts, { axis: axisIndex("concat", axis, parts[0]!.shape.length) });
@@ -278,7 +284,13 @@ export const slice = (x: Value, axis: number, start: number, end: number): Value
   return start === 0 && end === x.shape[index] ? x : apply(sliceOp, [x], { axis: index, start, end });
 };
 
-export const padOp = defineOp<{ readonly axis: number; readonly before: number; readonly after: number }>({
+interface PadAttributes {
+  readonly axis: number;
+  readonly before: number;
+  readonly after: number;
+}
+
+export const padOp = defineOp<PadAttributes>({
   name: "pad",
   infer: ([x], { axis, before, after }) => {
     if (before < 0 || after < 0) throw shapeError("pad", "non-negative amounts", `${before} and ${after}`);
@@ -302,6 +314,8 @@ export const padOp = defineOp<{ readonly axis: number; readonly before: number; 
     return emit.node("Pad", [x!, emit.int64(amounts)]);
   },
 });
+
+export const isPad = (value: Value): value is Value<PadAttributes> => value.op === (padOp as unknown);
 
 /** Zeros before and after, along an axis. */
 export const pad = (x: Value, axis: number, before: number, after: number): Value =>

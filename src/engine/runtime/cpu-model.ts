@@ -1,5 +1,6 @@
 /** What ONNX Runtime on the CPU is given of a graph, on whichever thread it runs. */
 
+import { sizeOf } from "../../base/tensor.ts";
 import type { Graph, TypeOf } from "../graph.ts";
 import { onnxModel, scannedInputs } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
@@ -15,7 +16,11 @@ export interface CpuModel {
 }
 
 /** A graph made ready for ONNX Runtime on the CPU. @throws TiltError when a frozen tensor does not fit */
-export const cpuModel = (graph: Graph, { frozen = {}, scan, caches = [] }: CompileOptions, threads: number): CpuModel => {
+export const cpuModel = (
+  graph: Graph,
+  { frozen = {}, scan, caches = [], piecewise = false }: CompileOptions,
+  threads: number,
+): CpuModel => {
   bindInputs("cpu", Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => name in frozen)), frozen);
   const types = scannedInputs(graph.inputs, scan);
   return {
@@ -24,7 +29,19 @@ export const cpuModel = (graph: Graph, { frozen = {}, scan, caches = [] }: Compi
     spec: {
       outputs: Object.keys(graph.outputs),
       caches: Object.fromEntries(caches.map((name) => [name, types[name]!])),
+      piecewise,
       threads,
     },
   };
 };
+
+/** Tensors for a piecewise program, seen along the one axis that its graph has. */
+export const flattened = <T extends { readonly shape: readonly number[] }>(
+  inputs: Readonly<Record<string, T>>,
+): Readonly<Record<string, T>> =>
+  Object.fromEntries(
+    Object.entries(inputs).map(([name, held]) => [
+      name,
+      held.shape.length === 0 ? held : { ...held, shape: [sizeOf(held.shape)] },
+    ]),
+  );

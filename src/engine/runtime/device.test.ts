@@ -6,7 +6,7 @@ import { gradients } from "../autodiff.ts";
 import type { Value } from "../graph.ts";
 import * as ops from "../ops/index.ts";
 import { input } from "../ops/index.ts";
-import { type Device, readAll } from "./device.ts";
+import { type Device, type RunOptions, readAll } from "./device.ts";
 import { laneDevice } from "./lane.node.ts";
 import { openDevice } from "./open.node.ts";
 import { cpuDevice } from "./ort.node.ts";
@@ -87,6 +87,53 @@ describe.each(devices)("%s", (_title, device) => {
     await expect(program.run({ ...given, part: f32([1, 2], [1, 2]) })).rejects.toThrow(
       "expected shape [times, B, 2], got [1, 2]",
     );
+    await program.dispose();
+  });
+
+  test("a piecewise program takes tensors of any shape, in pieces, and gives back the same shape", async () => {
+    const [a, b] = [input("a", "f32", ["N"]), input("b", "f32", ["N"])];
+    const s = input("s", "f32", []);
+    const sum = { inputs: { a, b, s }, outputs: { y: ops.add(ops.mul(a, s), b) } };
+    const program = await device.compile(sum, { piecewise: true, kept: ["y"] });
+    // Two whole pieces and a part of one.
+    const size = 2 * 2 ** 18 + 6;
+    const counted = f32(
+      [2, size / 2],
+      Float32Array.from({ length: size }, (_, i) => i % 1000),
+    );
+    const y = await (await program.run({ a: device.upload(counted), b: counted, s: f32([], [2]) }))["y"]!.read();
+    expect(y.shape).toEqual([2, size / 2]);
+    expect(y.data.every((value, i) => value === 3 * (i % 1000))).toBe(true);
+    await expect(program.run({ a: f32([2], [1, 2]), b: f32([3], [1, 2, 3]), s: f32([], [1]) })).rejects.toThrow(
+      "axis N = 2, as bound by another input",
+    );
+    await program.dispose();
+  });
+
+  test("caches grow by a row a run, are emptied, and keep chosen sequences", async () => {
+    const token = input("token", "f32", ["B"]);
+    const filled = input("filled", "i32", [1]);
+    const cache = input("cache", "f32", ["B", 1, "C", 2]);
+    const row = ops.expand(ops.reshape(token, ["B", 1, 1]), ["B", 1, 2]);
+    // What is in the cache so far, by its filled places only.
+    const seen = ops.where(ops.less(ops.iota("C"), filled), 1, 0);
+    const total = ops.sum(ops.mul(cache, ops.reshape(seen, [1, 1, "C", 1])), [1, 2, 3]);
+    const program = await device.compile(
+      { inputs: { token, filled, cache }, outputs: { cache: row, total } },
+      { caches: ["cache"] },
+    );
+    const run = async (tokens: number[], at: number, options?: RunOptions): Promise<number[]> => {
+      const result = await program.run({ token: f32([tokens.length], tokens), filled: i32([1], [at]) }, options);
+      expect(Object.keys(result)).toEqual(["total"]);
+      return [...(await result["total"]!.read()).data];
+    };
+    expect(await run([1, 10, 100], 0, { caches: "empty" })).toEqual([0, 0, 0]);
+    expect(await run([2, 20, 200], 1)).toEqual([2, 20, 200]);
+    expect(await run([3, 300], 2, { caches: Int32Array.of(0, 2) })).toEqual([6, 600]);
+    // Beyond the room that is taken at first.
+    for (let at = 3; at < 40; at++) await run([1, 1], at);
+    expect(await run([1, 1], 40)).toEqual([2 * (6 + 37), 2 * (600 + 37)]);
+    expect(await run([5], 0, { caches: "empty" })).toEqual([0]);
     await program.dispose();
   });
 

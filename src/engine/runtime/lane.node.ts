@@ -8,7 +8,7 @@ import { Worker } from "node:worker_threads";
 import { runtimeError, TiltError } from "../../base/errors.ts";
 import type { HostTensor } from "../../base/tensor.ts";
 import { bindInputs } from "../shape.ts";
-import { cpuModel } from "./cpu-model.ts";
+import { cpuModel, flattened } from "./cpu-model.ts";
 import { type Device, type DeviceTensor, onHost, type RunOptions } from "./device.ts";
 import type { SessionSpec } from "./session.node.ts";
 
@@ -146,7 +146,7 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
       await ask({ kind: "compile", program, bytes, spec }, [bytes.buffer as ArrayBuffer]);
       return {
         run: async (inputs, runOptions) => {
-          const bindings = bindInputs("cpu", fed, inputs);
+          const bindings = bindInputs("cpu", fed, spec.piecewise ? flattened(inputs) : inputs);
           const given: Record<string, Passed> = {};
           for (const name of Object.keys(fed)) {
             const input = inputs[name]!;

@@ -2,7 +2,7 @@
 
 import { type HostTensor, zeros } from "../../base/tensor.ts";
 import { bindInputs } from "../shape.ts";
-import { cpuModel } from "./cpu-model.ts";
+import { cpuModel, flattened } from "./cpu-model.ts";
 import { type Device, onHost } from "./device.ts";
 import { openSession } from "./session.node.ts";
 
@@ -16,7 +16,7 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
     const session = await openSession(bytes, spec);
     return {
       run: async (inputs, runOptions) => {
-        const bindings = bindInputs("cpu", fed, inputs);
+        const bindings = bindInputs("cpu", fed, spec.piecewise ? flattened(inputs) : inputs);
         const given: Record<string, HostTensor> = {};
         for (const name of Object.keys(fed)) {
           const held = inputs[name]!;

@@ -2,7 +2,7 @@
 
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { messageOf, runtimeError } from "../../base/errors.ts";
-import { type DType, type HostTensor, tensor } from "../../base/tensor.ts";
+import { type DType, f32, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
 import type { TypeOf } from "../graph.ts";
 import { outputName } from "../onnx/model.ts";
 import type { RunOptions } from "./device.ts";
@@ -21,6 +21,8 @@ export interface SessionSpec {
   readonly outputs: readonly string[];
   /** Inputs that the session keeps itself, as CompileOptions.caches. */
   readonly caches: Readonly<Record<string, TypeOf>>;
+  /** As CompileOptions.piecewise. */
+  readonly piecewise: boolean;
   /** Threads that work on one run; 0 is one per core. */
   readonly threads: number;
 }
@@ -31,8 +33,11 @@ export interface Session {
   dispose(): Promise<void>;
 }
 
+/** Elements of a piece: a megabyte of each tensor. */
+const pieceSize = 2 ** 18;
+
 /** @throws TiltError (runtime) when ONNX Runtime refuses the model */
-export const openSession = async (model: Uint8Array, { outputs, caches, threads }: SessionSpec): Promise<Session> => {
+export const openSession = async (model: Uint8Array, { outputs, caches, piecewise, threads }: SessionSpec): Promise<Session> => {
   const session = await InferenceSession.create(model, {
     executionProviders: ["cpu"],
     graphOptimizationLevel: "all",
@@ -52,25 +57,43 @@ export const openSession = async (model: Uint8Array, { outputs, caches, threads 
   });
   const cacheNames = Object.keys(caches);
   const store = createRowCaches(caches);
+  const runOnce = async (inputs: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> => {
+    const feeds = Object.fromEntries(Object.entries(inputs).map(([name, held]) => [name, toOrt(held)]));
+    const results = await session.run(feeds).catch((error: unknown) => {
+      throw runtimeError(
+        {
+          where: "cpu",
+          expected: "ONNX Runtime to run the graph",
+          got: messageOf(error),
+          fix: "check the values of the inputs",
+        },
+        error,
+      );
+    });
+    return Object.fromEntries(outputs.map((name) => [name, fromOrt(results[outputName(name)] as Tensor)]));
+  };
+  const runPieces = async (inputs: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> => {
+    const { shape } = Object.values(inputs).find((held) => held.shape.length > 0)!;
+    const size = sizeOf(shape);
+    const whole = Object.fromEntries(outputs.map((name) => [name, f32(shape, new Float32Array(size))]));
+    for (let start = 0; start < size; start += pieceSize) {
+      const end = Math.min(start + pieceSize, size);
+      const piece = Object.entries(inputs).map(([name, held]) => [
+        name,
+        held.shape.length === 0 ? held : tensor(held.dtype, [end - start], held.data.subarray(start, end) as HostTensor["data"]),
+      ]);
+      for (const [name, { data }] of Object.entries(await runOnce(Object.fromEntries(piece))))
+        whole[name]!.data.set(data as Float32Array, start);
+    }
+    return whole;
+  };
   return {
     run: async (inputs, batch, options) => {
+      if (piecewise) return runPieces(inputs);
+      if (cacheNames.length === 0) return runOnce(inputs);
       if (options?.caches === "empty") store.empty();
       else if (options?.caches !== undefined) store.keep(options.caches);
-      const given = cacheNames.length === 0 ? inputs : { ...inputs, ...store.tensors(batch) };
-      const feeds = Object.fromEntries(Object.entries(given).map(([name, held]) => [name, toOrt(held)]));
-      const results = await session.run(feeds).catch((error: unknown) => {
-        throw runtimeError(
-          {
-            where: "cpu",
-            expected: "ONNX Runtime to run the graph",
-            got: messageOf(error),
-            fix: "check the values of the inputs",
-          },
-          error,
-        );
-      });
-      const found = Object.fromEntries(outputs.map((name) => [name, fromOrt(results[outputName(name)] as Tensor)]));
-      if (cacheNames.length === 0) return found;
+      const found = await runOnce({ ...inputs, ...store.tensors(batch) });
       store.append(found);
       return Object.fromEntries(Object.entries(found).filter(([name]) => !(name in caches)));
     },
