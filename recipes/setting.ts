@@ -61,7 +61,7 @@ export const biographies: Choices = {
   features: { women: { kind: "pronouns", label: "female" }, amazing: { kind: "word", word: "amazing" } },
   reward: { features: { women: 1 } },
   target: { moments: { women: 0.5 }, samples: 2048 },
-  batch: { samples: 512, microBatch: 128 },
+  batch: { samples: 512, microBatch: 16 },
   optimizer: { ...adam, learningRate: 3e-4, warmupSteps: 2, schedule: "linear" },
   seed: 12,
 };

@@ -68,6 +68,7 @@ export {
   type TargetSampleReport,
   type TargetText,
 } from "./run/quasi-rejection.ts";
+export { lanesFor } from "./run/setup.ts";
 export { type TuneResult, tune } from "./run/tune.ts";
 export { packageVersion } from "./run/versions.ts";
 // --- sampling: drawing sequences, and the log-probability of given ones

@@ -51,7 +51,7 @@ export const configOf = (task: TaskName, method: string): RunInput => {
     target: { moments, samples: 4096 },
     reward,
     method: spec,
-    batch: { samples: 256, microBatch: 128 },
+    batch: { samples: 256, microBatch: 16 },
     optimizer: { learningRate: 3e-4, warmupSteps: 3, schedule: "linear", beta2: 0.99, maxGradNorm: 2.5 },
     ...(offPolicy ? { proposal: { updateEvery: 3, samples: 128 } } : {}),
     diagnostics: { every: 8, samples: 32 },

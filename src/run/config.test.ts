@@ -37,7 +37,7 @@ describe("parseRunConfig", () => {
       features: { lily: { kind: "word", word: "Lily", caseSensitive: true } },
       target: { moments: { lily: 0.05 }, samples: 8192 },
       method: { name: "gdc++", baseline: "z" },
-      batch: { samples: 512, microBatch: 64, epochs: 1, miniBatches: 1 },
+      batch: { samples: 512, microBatch: 16, epochs: 1, miniBatches: 1 },
       optimizer: {
         name: "adam",
         learningRate: 1.41e-5,
@@ -219,10 +219,10 @@ describe("parseRunConfig", () => {
     [{ target: { moments: { lily: 1.5 } } }, /^run\.yaml: target\.moments\.lily: expected a moment between 0 and 1.*, got 1\.5/],
     [{ target: { moments: { lily: Number.NaN } } }, /target\.moments\.lily: expected a number, got NaN/],
     [{ target: { moments: {} } }, /^run\.yaml: target\.moments: expected at least one/],
-    [{ batch: { samples: 32 } }, /batch\.microBatch: expected at most batch\.samples \(32\), got 64/],
+    [{ batch: { samples: 8 } }, /batch\.microBatch: expected at most batch\.samples \(8\), got 16/],
     [
-      { batch: { samples: 64, miniBatches: 2 } },
-      /batch\.microBatch: expected at most batch\.samples \/ batch\.miniBatches \(32\), got 64/,
+      { batch: { samples: 16, miniBatches: 2 } },
+      /batch\.microBatch: expected at most batch\.samples \/ batch\.miniBatches \(8\), got 16/,
     ],
     [
       { batch: { samples: 32, microBatch: 8, miniBatches: 33 } },
@@ -526,7 +526,7 @@ describe("parsePretrainConfig", () => {
       validationShare: 0.02,
       tokenizer: { vocabularySize: 1024 },
       model: { family: "gpt2", layers: 4, width: 128, heads: 4, contextLength: 64 },
-      batch: { samples: 128, microBatch: 128 },
+      batch: { samples: 128, microBatch: 16 },
       optimizer: { learningRate: 1e-3, schedule: "cosine", warmupSteps: 100 },
       steps: 1000,
       dtype: "F32",

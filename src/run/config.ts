@@ -6,6 +6,7 @@
 
 import { z } from "zod";
 import { messageOf, TiltError, usageError } from "../base/errors.ts";
+import { defaultMicroBatch } from "../sampling/log-prob.ts";
 import type { Sequence } from "../sampling/samples.ts";
 import { defaultTimeoutSeconds, type Value } from "../targets/deadline.ts";
 import { constraintsOf, givenCoefficientsOf, type TargetSpec } from "../targets/ebm.ts";
@@ -110,7 +111,9 @@ const optimizer = (learningRate: number, schedule: "constant" | "cosine") =>
 const batch = (samples: number, microBatch: number) => ({
   samples: whole(2).default(samples).describe("sequences per batch"),
   // The last micro-batch is smaller when the one does not divide the other; weights are per sequence, so nothing is lost.
-  microBatch: whole(1).default(microBatch).describe("sequences computed at once; any number up to those of an optimizer step"),
+  microBatch: whole(1)
+    .default(microBatch)
+    .describe("sequences computed at once, few enough to stay in the cache; changes no result"),
 });
 
 // --- The methods of a run.
@@ -226,7 +229,7 @@ const writtenRun = strict({
   }).exactOptional(),
   method: method.prefault({}),
   batch: strict({
-    ...batch(512, 64),
+    ...batch(512, defaultMicroBatch),
     epochs: whole(1).exactOptional().describe("passes over each batch; where absent 4 for ppo, 1 for the others"),
     miniBatches: whole(1).default(1).describe("optimizer steps per pass"),
   }).prefault({}),
@@ -311,7 +314,7 @@ const pretrainSchema = strict({
     innerWidth: whole(1).exactOptional().describe("of the feed-forward layers; by the family where absent"),
     contextLength: whole(2).default(64).describe("tokens"),
   }).prefault({}),
-  batch: strict(batch(128, 128)).prefault({}),
+  batch: strict(batch(128, defaultMicroBatch)).prefault({}),
   optimizer: optimizer(1e-3, "cosine").prefault({}),
   steps: whole(1).exactOptional(),
   epochs: z.number().positive().exactOptional().describe("passes over the data, instead of steps"),

@@ -193,8 +193,8 @@ export const tune = async (
     const start = context.clock();
     const samples = await source.generator.generate({ count, key: setup.keyFor(purpose), firstIndex: index * count });
     const sampled = context.clock();
-    const base = source.isBase ? samples : await baseScorer.score(samples);
-    const matrix = await setup.measure(samples);
+    // Features are measured on this thread while the lanes score.
+    const [base, matrix] = await Promise.all([source.isBase ? samples : baseScorer.score(samples), setup.measure(samples)]);
     const { goal } = state;
     const reward = rewardColumn(matrix);
     return {

@@ -269,9 +269,10 @@ export const createGenerator = async (
         first: i * size,
         count: Math.min(size, count - i * size),
       }));
+      const texts = new Array<string>(count);
       let tokens = 0;
-      await shareOut(programs, batches, (program, batch) =>
-        fillBatch(
+      await shareOut(programs, batches, async (program, batch) => {
+        await fillBatch(
           program,
           samples,
           batch,
@@ -280,11 +281,12 @@ export const createGenerator = async (
             tokens += more;
             onProgress(tokens / maxTokens);
           },
-        ),
-      );
-      const texts = Array.from({ length: count }, (_, b) => {
-        const textLength = samples.lengths[b]! - samples.ended[b]!;
-        return tokenizer.decode(samples.ids.subarray(b * maxTokens, b * maxTokens + textLength));
+        );
+        // Decoded on this thread while the lanes go on.
+        for (let b = batch.first; b < batch.first + batch.count; b++)
+          texts[b] = tokenizer.decode(
+            samples.ids.subarray(b * maxTokens, b * maxTokens + samples.lengths[b]! - samples.ended[b]!),
+          );
       });
       return { ...samples, texts };
     },

@@ -176,7 +176,7 @@ const microBatchesAtOnce = 8;
 export const shareSequences = (lengths: ArrayLike<number>, microBatch: number, lanes: number): Int32Array[][] => {
   const sorted = Int32Array.from(lengths, (_, b) => b).sort((a, b) => lengths[a]! - lengths[b]! || a - b);
   const dealt = Array.from({ length: lanes }, (): Int32Array[] => []);
-  microBatches(sorted, microBatch).forEach((indices, i) => dealt[i % lanes]!.push(indices));
+  for (const [i, indices] of microBatches(sorted, microBatch).entries()) dealt[i % lanes]!.push(indices);
   return dealt.map((own) => {
     const full = own.filter((indices) => indices.length === microBatch);
     const rest = own.filter((indices) => indices.length < microBatch);

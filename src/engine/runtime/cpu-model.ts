@@ -6,7 +6,17 @@ import { onnxModel, scannedInputs } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { CompileOptions } from "./device.ts";
-import type { SessionSpec } from "./session.node.ts";
+
+export interface SessionSpec {
+  /** The outputs of the graph, by its own names. */
+  readonly outputs: readonly string[];
+  /** Inputs that the session keeps itself, as CompileOptions.caches. */
+  readonly caches: Readonly<Record<string, TypeOf>>;
+  /** As CompileOptions.piecewise. */
+  readonly piecewise: boolean;
+  /** Threads that work on one run; 0 is one per core. */
+  readonly threads: number;
+}
 
 export interface CpuModel {
   readonly bytes: Uint8Array;

@@ -8,9 +8,8 @@ import { Worker } from "node:worker_threads";
 import { runtimeError, TiltError } from "../../base/errors.ts";
 import type { HostTensor } from "../../base/tensor.ts";
 import { bindInputs } from "../shape.ts";
-import { cpuModel, flattened } from "./cpu-model.ts";
+import { cpuModel, flattened, type SessionSpec } from "./cpu-model.ts";
 import { type Device, type DeviceTensor, onHost, type RunOptions } from "./device.ts";
-import type { SessionSpec } from "./session.node.ts";
 
 /** A tensor on its way to or from a lane; or the number under which the lane holds it. */
 export type Passed = HostTensor | { readonly held: number };

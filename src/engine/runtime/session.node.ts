@@ -3,8 +3,8 @@
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { messageOf, runtimeError } from "../../base/errors.ts";
 import { type DType, f32, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
-import type { TypeOf } from "../graph.ts";
 import { outputName } from "../onnx/model.ts";
+import type { SessionSpec } from "./cpu-model.ts";
 import type { RunOptions } from "./device.ts";
 import { createRowCaches } from "./row-cache.ts";
 
@@ -15,17 +15,6 @@ const toOrt = ({ dtype, shape, data }: HostTensor): Tensor =>
   new Tensor(ortTypes[dtype], (dtype === "f64" ? Float32Array.from(data) : data) as Float32Array, shape as number[]);
 
 const fromOrt = (held: Tensor): HostTensor => tensor(dtypes[held.type] ?? "f32", held.dims, held.data as Float32Array);
-
-export interface SessionSpec {
-  /** The outputs of the graph, by its own names. */
-  readonly outputs: readonly string[];
-  /** Inputs that the session keeps itself, as CompileOptions.caches. */
-  readonly caches: Readonly<Record<string, TypeOf>>;
-  /** As CompileOptions.piecewise. */
-  readonly piecewise: boolean;
-  /** Threads that work on one run; 0 is one per core. */
-  readonly threads: number;
-}
 
 export interface Session {
   /** @param batch sequences in this run, for caches that are empty */

@@ -1,0 +1,136 @@
+/** Fast paths against plain ones: lanes on worker threads against this thread, batches that shrink against whole ones, runs of micro-batches against one. */
+
+import { afterAll, describe, expect, test } from "vitest";
+import { keyOf } from "../../src/base/random.ts";
+import { type Device, readAll, uploadAll } from "../../src/engine/runtime/device.ts";
+import { cpuLanes } from "../../src/engine/runtime/lane.node.ts";
+import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
+import { createCausalModel } from "../../src/models/causal-model.ts";
+import type { Tokenizer } from "../../src/models/tokenizer.ts";
+import { createGenerator, samplingOf } from "../../src/sampling/generate.ts";
+import { createScorer } from "../../src/sampling/log-prob.ts";
+import { methodOf } from "../../src/tuners/method.ts";
+import { createTuner } from "../../src/tuners/tuner.ts";
+import { tinyConfigs, tinyWeights } from "../support/tiny-model.ts";
+
+const tokenizer: Tokenizer = {
+  vocabularySize: 300,
+  encode: () => [],
+  decode: (ids) => Array.from(ids).join(" "),
+  tokenOf: String,
+  idOf: Number,
+};
+const plain = cpuDevice({ threads: 1 });
+const lanes = cpuLanes(2, 1);
+const config = tinyConfigs.gpt2;
+const model = createCausalModel(config);
+const weights = tinyWeights(config, 1);
+const disposables: { dispose(): Promise<void> }[] = [];
+afterAll(async () => {
+  for (const held of disposables) await held.dispose();
+});
+const keep = <R extends { dispose(): Promise<void> }>(held: R): R => {
+  disposables.push(held);
+  return held;
+};
+
+/** Texts of 1 to 24 tokens: most have ended before the last does, so that their batch shrinks more than once. */
+const draw = async (device: Device, batch: number) =>
+  keep(
+    await createGenerator(device, model, weights, {
+      sampling: samplingOf(1, 1),
+      prompt: [0],
+      maxTokens: 24,
+      endIds: Array.from({ length: 40 }, (_, i) => i * 7),
+      tokenizer,
+      batch,
+    }),
+  ).generate({ count: 70, key: keyOf(5, "lanes") });
+
+const samples = await draw(plain, 1);
+
+describe("generation", () => {
+  test.each<[string, Device, number]>([
+    ["on one thread, in batches that shrink", plain, 70],
+    ["on two lanes", lanes, 16],
+  ])("%s writes the texts that one at a time gives, with their log-probabilities", async (_title, device, batch) => {
+    const found = await draw(device, batch);
+    expect(new Set(samples.lengths).size).toBeGreaterThan(5);
+    expect(found.texts).toEqual(samples.texts);
+    expect([found.ids, found.lengths, found.ended]).toEqual([samples.ids, samples.lengths, samples.ended]);
+    // Products of other sizes are added up in other orders: float32 rounding over two layers.
+    found.tokenLogProbs.forEach((value, i) => {
+      expect(Math.abs(value - samples.tokenLogProbs[i]!)).toBeLessThan(2e-5);
+    });
+  });
+});
+
+test("scoring on two lanes, sorted by length, is scoring one by one", async () => {
+  const [one, two] = await Promise.all([createScorer(plain, model, weights, 1), createScorer(lanes, model, weights, 8)]);
+  keep(one);
+  keep(two);
+  const [wanted, found] = [await one.score(samples), await two.score(samples)];
+  found.tokenLogProbs.forEach((value, i) => {
+    expect(Math.abs(value - wanted.tokenLogProbs[i]!)).toBeLessThan(2e-5);
+  });
+});
+
+describe("training", () => {
+  const logTarget = samples.logProbs.map((value, i) => value + (i % 3));
+  const step = async (device: Device, microBatch: number) => {
+    const tuner = keep(
+      await createTuner(device, model, methodOf({ name: "gdc++", baseline: "z" }), {
+        adam: { name: "adam", beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradNorm: 1 },
+        microBatch,
+      }),
+    );
+    const batch = { samples, logBase: samples.logProbs, logTarget, logZ: 0.5 };
+    const start = tuner.start(uploadAll(device, weights));
+    const { state, report } = await tuner.step(start, batch, 1e-3);
+    const moments = await readAll(state.adam.first);
+    return { moments, report, first: await readAll(start.weights), again: (await tuner.step(start, batch, 1e-3)).report };
+  };
+
+  test("on two lanes, many micro-batches at once, is the step of one sequence after the other; the state that went in is as it was", async () => {
+    const [wanted, found] = [await step(plain, 1), await step(lanes, 8)];
+    expect(found.report.loss / wanted.report.loss).toBeCloseTo(1, 4);
+    expect(found.report.gradNorm / wanted.report.gradNorm).toBeCloseTo(1, 4);
+    found.report.logPolicy.forEach((value, b) => {
+      expect(Math.abs(value - wanted.report.logPolicy[b]!)).toBeLessThan(2e-4);
+    });
+    // The first moments are a tenth of the clipped gradient, whose norm is 1: what rounding leaves of 70 sequences is far below a thousandth of it.
+    for (const [name, { data }] of Object.entries(found.moments))
+      data.forEach((value, i) => {
+        expect(Math.abs(value - wanted.moments[name]!.data[i]!)).toBeLessThan(2e-6);
+      });
+    expect(found.first).toEqual(weights);
+  });
+
+  test("the same lanes do the same to the bit", async () => {
+    const { report, again } = await step(lanes, 8);
+    expect(again).toEqual(report);
+  });
+});
+
+test("this thread goes on ticking while lanes work", async () => {
+  const [scorer] = [keep(await createScorer(lanes, model, weights, 64))];
+  let longest = 0;
+  let last = performance.now();
+  const timer = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last);
+    last = performance.now();
+  }, 5);
+  for (let i = 0; i < 5; i++) await scorer.score(samples);
+  clearInterval(timer);
+  // What a Ctrl-C has to wait for at most.
+  expect(longest).toBeLessThan(200);
+});
+
+test("a tensor that was given back, and a graph that fails, are errors and not the end of the lane", async () => {
+  const [lane] = lanes.lanes!;
+  const held = lane!.upload(weights["transformer.wte.weight"]!);
+  held.dispose();
+  await expect(held.read()).rejects.toThrow("was given back");
+  const next = lane!.upload(weights["transformer.wpe.weight"]!);
+  expect(await next.read()).toEqual(weights["transformer.wpe.weight"]);
+});
