@@ -4,7 +4,7 @@
  * without a copy is nearly twice as fast as passing whole caches in and out (docs/performance.md).
  */
 
-import { allocate, type HostTensor, sizeOf, tensor, zeros } from "../../base/tensor.ts";
+import { allocate, type DataOf, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
 import type { TypeOf } from "../graph.ts";
 
 export interface RowCaches {
@@ -14,71 +14,87 @@ export interface RowCaches {
   append(rows: Readonly<Record<string, HostTensor>>): void;
   /** Forgets everything. */
   empty(): void;
-  /** Keeps some sequences, in this order. */
+  /** Keeps some sequences, in ascending order. */
   keep(sequences: Int32Array): void;
 }
 
 /** Room is taken in pieces of this many rows: reading room that is not filled yet costs time. */
 const capacityStep = 16;
 
+/** A cache: a buffer that is kept for the next batch too (fresh memory costs a page fault every 4 KiB), of which the beginning is in use. */
+interface Cache<D extends "f32" | "f64"> {
+  readonly groups: number;
+  readonly inner: readonly number[];
+  readonly width: number;
+  buffer: DataOf[D];
+}
+
 /** @param types what the caches are as inputs: the first axis is of sequences, the second to last of rows */
-export const createRowCaches = (types: Readonly<Record<string, TypeOf>>, dtype: "f32" | "f64" = "f32"): RowCaches => {
-  let held: Record<string, HostTensor<"f32" | "f64">> | undefined;
+export const createRowCaches = <D extends "f32" | "f64">(types: Readonly<Record<string, TypeOf>>, dtype: D): RowCaches => {
+  const caches = Object.entries(types).map(([name, { shape }]): readonly [string, Cache<D>] => {
+    const inner = shape.slice(1, -2) as number[];
+    return [name, { groups: sizeOf(inner), inner, width: shape[shape.length - 1] as number, buffer: allocate(dtype, 0) }];
+  });
+  let batch = 0;
   let filled = 0;
   let capacity = capacityStep;
 
-  /** Every cache made anew with this many sequences and rows, and `copy` to say what goes where. */
-  const remake = (sequences: Int32Array, room: number): void => {
-    for (const [name, { shape, data }] of Object.entries(held!)) {
-      const width = shape[shape.length - 1]!;
-      const groups = sizeOf(shape.slice(1, -2));
-      const remade = allocate(dtype, sequences.length * groups * room * width);
-      sequences.forEach((b, to) => {
-        for (let group = 0; group < groups; group++) {
-          const from = (b * groups + group) * capacity * width;
-          remade.set(data.subarray(from, from + filled * width), (to * groups + group) * room * width);
-        }
-      });
-      held![name] = tensor(dtype, [sequences.length, ...shape.slice(1, -2), room, width], remade);
-    }
-    capacity = room;
+  const reserve = (cache: Cache<D>): void => {
+    const size = batch * cache.groups * capacity * cache.width;
+    if (cache.buffer.length >= size) return;
+    const larger = allocate(dtype, size);
+    larger.set(cache.buffer);
+    cache.buffer = larger;
   };
 
-  const sequencesOf = (cache: HostTensor): number => cache.shape[0]!;
-
   return {
-    tensors: (batch) => {
-      held ??= Object.fromEntries(
-        Object.entries(types).map(([name, { shape }]) => {
-          const sizes = [batch, ...(shape.slice(1, -2) as number[]), capacity, shape[shape.length - 1] as number];
-          return [name, zeros(dtype, sizes)];
+    tensors: (sequences) => {
+      if (filled === 0) {
+        batch = sequences;
+        for (const [, cache] of caches) {
+          reserve(cache);
+          // Numbers of an earlier batch would be masked, but 0 times infinity is not 0.
+          cache.buffer.fill(0, 0, batch * cache.groups * capacity * cache.width);
+        }
+      }
+      return Object.fromEntries(
+        caches.map(([name, { groups, inner, width, buffer }]) => {
+          const used = buffer.subarray(0, batch * groups * capacity * width) as DataOf[D];
+          return [name, tensor(dtype, [batch, ...inner, capacity, width], used)];
         }),
       );
-      return held;
     },
     append: (rows) => {
       if (filled === capacity) {
-        const [first] = Object.values(held!);
-        remake(
-          Int32Array.from({ length: sequencesOf(first!) }, (_, b) => b),
-          capacity + capacityStep,
-        );
+        const old = capacity;
+        capacity += capacityStep;
+        for (const [, cache] of caches) {
+          reserve(cache);
+          const { buffer, groups, width } = cache;
+          // Apart from each other, the last first: none is written over before it has been moved.
+          for (let at = batch * groups - 1; at >= 0; at--) {
+            buffer.copyWithin(at * capacity * width, at * old * width, (at + 1) * old * width);
+            buffer.fill(0, (at * capacity + old) * width, (at + 1) * capacity * width);
+          }
+        }
       }
-      for (const [name, { shape, data }] of Object.entries(held!)) {
-        const width = shape[shape.length - 1]!;
+      for (const [name, { buffer, width }] of caches) {
         const { data: row } = rows[name]!;
         for (let from = 0, to = filled * width; from < row.length; from += width, to += capacity * width)
-          for (let k = 0; k < width; k++) data[to + k] = row[from + k]!;
+          for (let k = 0; k < width; k++) buffer[to + k] = row[from + k]!;
       }
       filled++;
     },
     empty: () => {
-      held = undefined;
       filled = 0;
       capacity = capacityStep;
     },
     keep: (sequences) => {
-      if (held !== undefined) remake(sequences, capacity);
+      for (const [, { buffer, groups, width }] of caches) {
+        const size = groups * capacity * width;
+        for (const [to, from] of sequences.entries()) buffer.copyWithin(to * size, from * size, (from + 1) * size);
+      }
+      batch = sequences.length;
     },
   };
 };

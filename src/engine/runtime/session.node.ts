@@ -45,7 +45,7 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
     );
   });
   const cacheNames = Object.keys(caches);
-  const store = createRowCaches(caches);
+  const store = createRowCaches(caches, "f32");
   const runOnce = async (inputs: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> => {
     const feeds = Object.fromEntries(Object.entries(inputs).map(([name, held]) => [name, toOrt(held)]));
     const results = await session.run(feeds).catch((error: unknown) => {
