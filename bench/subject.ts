@@ -242,13 +242,12 @@ const open = async (directory: string, threads: number) => {
     },
 
     /**
-     * A run draws, scores, measures features, learns, logs. What comes before the features of a step is drawing and scoring; of what comes after, training
-     * says its own time; the remainder is the rest. The proposal is moved after each second step: the odd ones from the third on draw from a q that is
-     * not the base, score, and move nothing.
+     * A run draws, scores, measures features meanwhile, learns, logs. Each step says what the model's work took; the remainder of the time from one step's
+     * line to the next is the rest. The proposal is moved after each second step: the odd ones from the third on draw from a q that is not the base,
+     * score, and move nothing.
      */
     run: async ({ count, microBatch = 16, steps }: Amount & { readonly steps: number }) => {
       const out = await mkdtemp(join(tmpdir(), "tiltlm-bench-run-"));
-      let featuresAt = 0;
       let before = 0;
       const rest: number[] = [];
       const config = library.parseRunConfig(
@@ -256,12 +255,7 @@ const open = async (directory: string, threads: number) => {
           base: directory,
           sequence: { maxTokens: textLength },
           features: {
-            vowels: {
-              batch: (sequences: readonly Library.Sequence[]) => {
-                featuresAt = performance.now();
-                return sequences.map(({ text }) => vowels.test(text));
-              },
-            },
+            vowels: { batch: (sequences: readonly Library.Sequence[]) => sequences.map(({ text }) => vowels.test(text)) },
           },
           target: { moments: { vowels: 0.5 }, samples: 256 },
           batch: { samples: count, microBatch },
@@ -275,8 +269,9 @@ const open = async (directory: string, threads: number) => {
       const onEvent = (event: Library.RunEvent): void => {
         if (event.type !== "step") return;
         const now = performance.now();
-        const { step, trainSeconds } = event.metrics;
-        if (step >= 3 && step % 2 === 1) rest.push((now - featuresAt - 1000 * trainSeconds) / (now - before));
+        const { step, sampleSeconds, scoreSeconds, trainSeconds } = event.metrics;
+        const model = 1000 * (sampleSeconds + scoreSeconds + trainSeconds);
+        if (step >= 3 && step % 2 === 1) rest.push(1 - model / (now - before));
         before = now;
       };
       const context = nodeContext({ onEvent });

@@ -194,7 +194,11 @@ export const tune = async (
     const samples = await source.generator.generate({ count, key: setup.keyFor(purpose), firstIndex: index * count });
     const sampled = context.clock();
     // Features are measured on this thread while the lanes score.
-    const [base, matrix] = await Promise.all([source.isBase ? samples : baseScorer.score(samples), setup.measure(samples)]);
+    const scoring = async () => {
+      const scores = source.isBase ? samples : await baseScorer.score(samples);
+      return { base: scores, scored: context.clock() };
+    };
+    const [{ base, scored }, matrix] = await Promise.all([scoring(), setup.measure(samples)]);
     const { goal } = state;
     const reward = rewardColumn(matrix);
     return {
@@ -210,7 +214,7 @@ export const tune = async (
           }),
       ...(reward === undefined ? {} : { reward }),
       sampleSeconds: (sampled - start) / 1000,
-      scoreSeconds: (context.clock() - sampled) / 1000,
+      scoreSeconds: (scored - sampled) / 1000,
     };
   };
 
