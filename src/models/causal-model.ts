@@ -4,7 +4,7 @@
  */
 
 import { usageError } from "../base/errors.ts";
-import { prefixed } from "../base/tensor.ts";
+import { prefixed, sizeOf } from "../base/tensor.ts";
 import type { Value } from "../engine/graph.ts";
 import { add, gemm, input, iota, linearLogProb, reshape } from "../engine/ops/index.ts";
 import { type Axis, timesAxes } from "../engine/shape.ts";
@@ -115,6 +115,13 @@ export const createCausalModel = (config: ModelConfig): CausalModel => {
     },
   };
 };
+
+/** Bytes of weights above which one copy more matters more than a few percent of speed. */
+const largeWeights = 128 * 2 ** 20;
+
+/** Whether a model's weights are so large that they are held as few times as possible. */
+export const isLarge = ({ parameterShapes: shapes }: SequenceModel): boolean =>
+  Object.values(shapes).reduce((total, shape) => total + 4 * sizeOf(shape), 0) > largeWeights;
 
 /** Graph inputs for a model's weights, named `weight.*`. */
 export const parameterInputs = (model: SequenceModel): Record<string, Value> =>

@@ -2,9 +2,9 @@
 
 import { runtimeError, usageError } from "../base/errors.ts";
 import { type Key, keyOf } from "../base/random.ts";
-import { type NamedTensors, sizeOf } from "../base/tensor.ts";
+import type { NamedTensors } from "../base/tensor.ts";
 import type { Device } from "../engine/runtime/device.ts";
-import { type CausalModel, createCausalModel } from "../models/causal-model.ts";
+import { type CausalModel, createCausalModel, isLarge } from "../models/causal-model.ts";
 import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts";
 import { createGenerator, type Generator, type Sampling } from "../sampling/generate.ts";
 import { createScorer, type Scorer } from "../sampling/log-prob.ts";
@@ -57,14 +57,8 @@ export const withProbabilities = (samples: Samples, where: string): Samples => {
   });
 };
 
-/** Weights (bytes) above which one lane takes all threads: every lane has a copy of them and of what is made from them. */
-const sharedWeights = 128 * 2 ** 20;
-
-/** How many lanes a model is to be run on: one where its weights are large, else what the machine has. */
-export const lanesFor = ({ parameterShapes }: CausalModel): { readonly lanes?: number } => {
-  const bytes = Object.values(parameterShapes).reduce((total, shape) => total + 4 * sizeOf(shape), 0);
-  return bytes > sharedWeights ? { lanes: 1 } : {};
-};
+/** How many lanes a model is to be run on: one with all threads where its weights are large, for each has a copy of them; else what the machine has. */
+export const lanesFor = (model: CausalModel): { readonly lanes?: number } => (isLarge(model) ? { lanes: 1 } : {});
 
 /** @throws TiltError for a base that cannot be read, or a prompt that does not fit */
 export const openSetup = async (config: RunConfig, context: Pick<RunContext, "files" | "openDevice">): Promise<Setup> => {

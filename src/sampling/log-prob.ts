@@ -6,8 +6,8 @@
 import { type HostTensor, i32, type NamedTensors } from "../base/tensor.ts";
 import type { Graph } from "../engine/graph.ts";
 import { input } from "../engine/ops/index.ts";
-import { type Device, lanesOf, type Program, shareOut } from "../engine/runtime/device.ts";
-import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
+import { type Device, disposeAll, lanesOf, shareOut, uploadAll } from "../engine/runtime/device.ts";
+import { isLarge, parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import type { Samples } from "./samples.ts";
 
 /** What a sequence model reads of a batch: inputs, what comes next, and which places count. T here is prompt length + maxTokens - 1. */
@@ -133,18 +133,26 @@ export const createScorer = async (
   microBatch = defaultMicroBatch,
 ): Promise<Scorer> => {
   const graph = scoringGraph(model);
-  const programs = await Promise.all(lanesOf(device).map((lane) => lane.compile(graph, { frozen: underInputNames(weights) })));
-  const forcedBy = async (program: Program, { tokens, labels }: TeacherForcing): Promise<Float32Array> =>
-    (await (await program.run({ tokens, labels }))["tokenLogProbs"]!.read()).data as Float32Array;
+  // Built-in weights are packed once and read faster, by a twentieth; large ones are not worth the second copy that this is.
+  const given = underInputNames(weights);
+  const lanes = await Promise.all(
+    lanesOf(device).map(async (lane) =>
+      isLarge(model)
+        ? { program: await lane.compile(graph), held: uploadAll(lane, given) }
+        : { program: await lane.compile(graph, { frozen: given }), held: {} },
+    ),
+  );
+  const forcedBy = async ({ program, held }: (typeof lanes)[number], { tokens, labels }: TeacherForcing): Promise<Float32Array> =>
+    (await (await program.run({ ...held, tokens, labels }))["tokenLogProbs"]!.read()).data as Float32Array;
   return {
-    scoreForced: (batch) => forcedBy(programs[0]!, batch),
+    scoreForced: (batch) => forcedBy(lanes[0]!, batch),
     score: async (samples, onProgress) => {
       const logProbs = new Float64Array(samples.count);
       const tokenLogProbs = new Float32Array(samples.count * samples.maxTokens);
       let done = 0;
-      await shareOut(programs, microBatches(byLength(samples), microBatch), async (program, indices) => {
+      await shareOut(lanes, microBatches(byLength(samples), microBatch), async (lane, indices) => {
         const batch = teacherForcing(samples, indices);
-        takeTokens(await forcedBy(program, batch), samples, indices, batch, tokenLogProbs);
+        takeTokens(await forcedBy(lane, batch), samples, indices, batch, tokenLogProbs);
         for (const b of indices) {
           for (let t = 0; t < samples.lengths[b]!; t++) logProbs[b]! += tokenLogProbs[b * samples.maxTokens + t]!;
         }
@@ -154,7 +162,10 @@ export const createScorer = async (
       return { logProbs, tokenLogProbs };
     },
     dispose: async () => {
-      await Promise.all(programs.map((program) => program.dispose()));
+      for (const { program, held } of lanes) {
+        await program.dispose();
+        disposeAll(held);
+      }
     },
   };
 };

@@ -1,6 +1,6 @@
 /** The far side of lane.node.ts: holds sessions and tensors by number, and does what it is asked in the order of asking. */
 
-import { parentPort } from "node:worker_threads";
+import { MessageChannel, parentPort } from "node:worker_threads";
 import { messageOf } from "../../base/errors.ts";
 import { type HostTensor, zeros } from "../../base/tensor.ts";
 import type { Answer, Held, Passed, Request } from "./lane.node.ts";
@@ -9,6 +9,13 @@ import { openSession, type Session } from "./session.node.ts";
 const port = parentPort!;
 const sessions = new Map<number, Session>();
 const tensors = new Map<number, HostTensor>();
+
+/** Gives a buffer's memory back now: the collector of garbage, to whom it looks small, may take long. */
+const free = ({ buffer }: Uint8Array): void => {
+  const { port1 } = new MessageChannel();
+  port1.postMessage(undefined, [buffer as ArrayBuffer]);
+  port1.close();
+};
 
 const found = (given: Passed): HostTensor => {
   if (!("held" in given)) return given;
@@ -29,6 +36,7 @@ const work = async (
   }
   if (request.kind === "compile") {
     sessions.set(request.program, await openSession(request.bytes, request.spec));
+    free(request.bytes);
     return {};
   }
   const session = sessions.get(request.program)!;

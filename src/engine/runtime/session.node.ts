@@ -30,6 +30,8 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
   const session = await InferenceSession.create(model, {
     executionProviders: ["cpu"],
     graphOptimizationLevel: "all",
+    // A plan of the first run's memory would be allocated beside that memory: twice as much, no faster (docs/performance.md).
+    enableMemPattern: false,
     // Errors are thrown, with the same words.
     logSeverityLevel: 4,
     ...(threads > 0 ? { intraOpNumThreads: threads } : {}),
