@@ -121,9 +121,9 @@ const tableFor = (axis: Axis, costs: readonly Cost[]): string => {
   const { values, expected } = axes[axis];
   const show = (kind: keyof Cost, cost: Cost): string =>
     kind === "memory" ? digits(cost.memory / 1e9) : digits(cost[kind] / 1000);
-  const fit = (kind: keyof Cost, i: number): string =>
+  const exponent = (kind: keyof Cost, i: number): string =>
     i === 0 ? "" : exponentOf([values[i - 1]!, values[i]!], [costs[i - 1]![kind], costs[i]![kind]]).toFixed(2);
-  const rows = costs.map((cost, i) => [String(values[i]), ...kinds.flatMap((kind) => [show(kind, cost), fit(kind, i)])]);
+  const rows = costs.map((cost, i) => [String(values[i]), ...kinds.flatMap((kind) => [show(kind, cost), exponent(kind, i)])]);
   const head = [axis, "generate, s", "^", "score, s", "^", "train, s", "^", "memory, GB", "^"];
   return `## ${axis}\n\nExpected exponent: ${expected}.\n\n${tableOf(head, rows)}\n`;
 };

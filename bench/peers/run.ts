@@ -2,7 +2,7 @@
  * npm run bench:peers: the same work here and in Python, by turns. Both sides stay as processes that answer the requests of subject.ts, read the same model
  * directory, and have to agree on log-probabilities and loss before they are timed. Writes results.md, and a line of ../history.jsonl.
  *
- *   npm run bench:peers -- [--peer torch,torch-compile,disco,trl] [--shape M,T] [--quick] [--python VENV]
+ *   npm run bench:peers -- [--peer torch,torch-plain,torch-compile,disco,trl] [--shape M,T] [--quick] [--python VENV]
  */
 
 import { writeFile } from "node:fs/promises";
@@ -45,9 +45,17 @@ const torchWorks = ["step", "train", "score", "generate", "grpo"] as const;
 const torchGoals = { step: 2, train: 1.4, memory: 1 } as const;
 const peers = {
   torch: {
-    title: "PyTorch, eager",
+    title: "PyTorch, eager, products by the faster library",
     script: "torch_peer.py",
     args: [],
+    requirements: "requirements-torch.txt",
+    works: torchWorks,
+    goals: torchGoals,
+  },
+  "torch-plain": {
+    title: "PyTorch, eager, its own products",
+    script: "torch_peer.py",
+    args: ["--linear", "mkl"],
     requirements: "requirements-torch.txt",
     works: torchWorks,
     goals: torchGoals,
@@ -75,7 +83,7 @@ type PeerName = keyof typeof peers;
 /** Texts of a step, and of what is timed alone: short enough to be repeated. */
 const counts: Readonly<Record<ShapeName, { readonly step: number; readonly alone: number; readonly n: number }>> = {
   S: { step: 64, alone: 32, n: 3 },
-  M: { step: 256, alone: 256, n: 5 },
+  M: { step: 512, alone: 512, n: 5 },
   T: { step: 512, alone: 512, n: 7 },
 };
 

@@ -77,13 +77,11 @@ const rateOf = (work: Work, now: number): string | undefined => {
   return `${formatDuration(1 / rate)} per ${work.unit.replace(/s$/, "")}`;
 };
 
-/** "120/300 steps · 2.1 steps/s · 1 min 25 s left" */
+/** "120/300 steps · 2.1 steps/s · 1 min 25 s left"; of few that take long, parts are told: "3.4/20 steps" */
 const describeWork = (work: Work, now: number, separator: string): string => {
   const left = secondsLeft(work, now);
-  const amount =
-    work.total > 0
-      ? `${formatCount(work.done)}/${formatCount(work.total)} ${work.unit}`
-      : `${formatCount(work.done)} ${work.unit}`;
+  const done = work.total < 100 && !Number.isInteger(work.done) ? work.done.toFixed(1) : formatCount(Math.floor(work.done));
+  const amount = work.total > 0 ? `${done}/${formatCount(work.total)} ${work.unit}` : `${formatCount(work.done)} ${work.unit}`;
   const parts = [amount, rateOf(work, now), left === undefined || left <= 0 ? undefined : `${formatDuration(left)} left`];
   return parts.filter((part) => part !== undefined).join(separator);
 };

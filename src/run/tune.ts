@@ -41,6 +41,10 @@ interface Draw extends ScoredSamples {
   readonly scoreSeconds: number;
 }
 
+/** About how much of a step's time drawing and scoring take together, and drawing of those: for progress within steps that take minutes. */
+const beforeTraining = 0.4;
+const drawingPart = 0.6;
+
 /** The goal with what a batch says of Z pooled in. */
 const withBatch = (goal: Goal | undefined, { logTarget, samples }: ScoredSamples): Goal | undefined => {
   if (goal === undefined || logTarget === undefined) return undefined;
@@ -188,14 +192,28 @@ export const tune = async (
     state = { ...state, proposal };
   };
 
-  /** Draws and scores. While q is the base, log a(x) = log q(x) needs no second look. */
-  const draw = async (purpose: "train" | "proposal", count: number, index: number): Promise<Draw> => {
+  /** Hears which part of the step under way is done, from 0 to 1. */
+  let onStepPart = (_part: number): void => {};
+
+  /** Draws and scores. While q is the base, log a(x) = log q(x) needs no second look. `onPart` hears which part is done, from 0 to 1. */
+  const draw = async (
+    purpose: "train" | "proposal",
+    count: number,
+    index: number,
+    onPart: (part: number) => void = () => {},
+  ): Promise<Draw> => {
     const start = context.clock();
-    const samples = await source.generator.generate({ count, key: setup.keyFor(purpose), firstIndex: index * count });
+    const samples = await source.generator.generate({
+      count,
+      key: setup.keyFor(purpose),
+      firstIndex: index * count,
+      onProgress: (done) => onPart((drawingPart * done) / count),
+    });
     const sampled = context.clock();
     // Features are measured on this thread while the lanes score.
     const scoring = async () => {
-      const scores = source.isBase ? samples : await baseScorer.score(samples);
+      const onScored = (done: number): void => onPart(drawingPart + ((1 - drawingPart) * done) / count);
+      const scores = source.isBase ? samples : await baseScorer.score(samples, onScored);
       return { base: scores, scored: context.clock() };
     };
     const [{ base, scored }, matrix] = await Promise.all([scoring(), setup.measure(samples)]);
@@ -237,13 +255,15 @@ export const tune = async (
   const advance = async (): Promise<void> => {
     const step = state.step + 1;
     if (onPolicy && state.step > 0) await drawFrom(await policyWeights());
-    const batch = await draw("train", config.batch.samples, state.step);
+    const batch = await draw("train", config.batch.samples, state.step, (part) => onStepPart(beforeTraining * part));
     const logZ = state.goal && partitionEstimate(state.goal.partition).logZ;
     const learningRate = learningRateAt(step, { ...config.optimizer, steps: config.steps });
     const trainStart = context.clock();
     const { every, samples: diagnosed } = config.diagnostics;
     const diagnostics = every > 0 && step % every === 0 ? await tuner.diagnose(state.policy, batch, diagnosed) : undefined;
-    const { state: policy, report } = await tuner.step(state.policy, batch, learningRate);
+    const { state: policy, report } = await tuner.step(state.policy, batch, learningRate, (done) =>
+      onStepPart(beforeTraining + ((1 - beforeTraining) * done) / (batch.samples.count * epochs)),
+    );
     if (!report.finite) {
       const clamp = method.needs.target && config.method.name !== "reinforce-target" ? " or set method.clampLogWeight" : "";
       throw runtimeError({
@@ -343,6 +363,7 @@ export const tune = async (
   try {
     await inPhase(context, "tuning", config.steps, "steps", async (progress) => {
       progress(state.step);
+      onStepPart = (part) => progress(state.step + Math.min(part, 0.999));
       while (state.step < config.steps && !stopped()) {
         const { policy: before } = state;
         await orSave(advance);

@@ -104,6 +104,21 @@ const stepShape = {
   ...Object.fromEntries([...stepNumbers, ...moreStepNumbers].map((name) => [name, expect.any(Number)])),
 };
 
+test("progress moves within a step, and never back", async () => {
+  const heard: number[] = [];
+  let phase = "";
+  const onEvent: RunContext["onEvent"] = (event) => {
+    if (event.type === "phase") phase = event.name;
+    if (event.type === "progress" && phase === "tuning") heard.push(event.done);
+  };
+  const short = parseRunConfig({ ...config, steps: 2, batch: { ...config.batch, microBatch: 16 } }, "run.ts");
+  await tune(short, { out: at("moving"), resume: false }, { ...context, onEvent });
+  expect(heard).toEqual([...heard].sort((a, b) => a - b));
+  expect([heard[0], heard.at(-1)]).toEqual([0, 2]);
+  const within = new Set(heard.filter((done) => done > 1 && done < 2).map((done) => done.toFixed(1)));
+  expect(within.size).toBeGreaterThan(4);
+});
+
 describe("a run directory", () => {
   test("holds the files of the contract and nothing else", async () => {
     const names = ["checkpoints", "metrics.jsonl", "model", "run.json", "samples.jsonl", "summary.json", "target.json"];
