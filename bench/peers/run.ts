@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import { type Child, startChild, startSubject, withChild } from "../child.ts";
 import { load } from "../figures.ts";
 import { chosen } from "../flags.ts";
-import { appendHistory, digits, machineLine, type PeerResult, tableOf } from "../history.ts";
+import { appendHistory, digits, type Entry, machineLine, type PeerResult, readHistory, tableOf } from "../history.ts";
 import { describeMachine, describeRevision, loadWarning, root } from "../machine.ts";
 import { createPlan } from "../progress.ts";
 import { type ShapeName, shapes, textLength } from "../shapes.ts";
@@ -260,17 +260,10 @@ const head = [
   "spread, n",
   "not timed because",
 ];
-const table = tableOf(head, results.map(rowOf));
-const command = ["npm run bench:peers --", ...process.argv.slice(2)].join(" ").replace(/ --$/, "");
-const date = new Date().toISOString();
-const sizes = shapeNames.map((shape) => `${shape} ${counts[shape].step} texts a step, ${counts[shape].alone} alone`).join("; ");
-const about = [
-  `\`${command}\`, ${date.slice(0, 10)}, revision ${revision.commit}${revision.dirty ? "+" : ""}${quick ? " (quick: too little work to be quoted)" : ""}`,
-  machineLine(machine),
-  `medians of turns, float32, a thread per core on each side, texts of ${textLength} tokens: ${quick ? "at most 64 texts" : sizes}`,
-].join("; ");
+const given = process.argv.slice(2).filter((word, i, words) => !word.startsWith("--python") && words[i - 1] !== "--python");
+const command = ["npm run bench:peers --", ...given].join(" ").replace(/ --$/, "");
 await appendHistory({
-  date,
+  date: new Date().toISOString(),
   ...revision,
   kind: "peers",
   command,
@@ -279,8 +272,37 @@ await appendHistory({
   peers: results,
   seconds: Math.round((performance.now() - begun) / 1000),
 });
+console.log(tableOf(head, results.map(rowOf)));
+
+/** The newest of each, from every run that was not quick. */
+const newest = new Map<string, { readonly result: PeerResult; readonly entry: Entry }>();
+for (const entry of await readHistory())
+  if (!entry.quick)
+    for (const result of entry.peers ?? []) newest.set(`${result.shape} ${result.peer} ${result.what}`, { result, entry });
+const rows = [...newest.values()].sort((a, b) =>
+  a.result.shape < b.result.shape ? -1 : a.result.shape > b.result.shape ? 1 : 0,
+);
+const entries = [...new Set(rows.map(({ entry }) => entry))];
+const about = entries.map(
+  (entry) =>
+    `- \`${entry.command}\`, ${entry.date.slice(0, 10)}, revision ${entry.commit}${entry.dirty ? "+" : ""}; ${machineLine(entry.machine)}`,
+);
+const sizes = (Object.keys(counts) as ShapeName[])
+  .map((shape) => `${shape} ${counts[shape].step} texts a step, ${counts[shape].alone} alone`)
+  .join("; ");
 await writeFile(
   peerFile("results.md"),
-  `<!-- written by npm run bench:peers -->\n\n# Peers, by turns\n\n${table}\n\n${about}.\n`,
+  `<!-- written by npm run bench:peers -->
+
+# Peers, by turns
+
+${tableOf(
+  head,
+  rows.map(({ result }) => rowOf(result)),
+)}
+
+Medians of turns, float32, a thread per core on each side, texts of ${textLength} tokens: ${sizes}.
+
+${about.join("\n")}
+`,
 );
-console.log(`${table}\n\n${about}.`);
