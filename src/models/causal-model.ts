@@ -117,7 +117,7 @@ export const createCausalModel = (config: ModelConfig): CausalModel => {
 };
 
 /** Bytes of weights above which one copy more matters more than a few percent of speed. */
-const largeWeights = 128 * 2 ** 20;
+const largeWeights = 32 * 2 ** 20;
 
 /** Whether a model's weights are so large that they are held as few times as possible. */
 export const isLarge = ({ parameterShapes: shapes }: SequenceModel): boolean =>

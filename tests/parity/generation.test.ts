@@ -5,18 +5,10 @@ import { keyOf } from "../../src/base/random.ts";
 import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
 import { referenceDevice } from "../../src/engine/runtime/reference.ts";
 import { createCausalModel } from "../../src/models/causal-model.ts";
-import type { Tokenizer } from "../../src/models/tokenizer.ts";
 import { createGenerator, type GeneratorOptions, samplingOf } from "../../src/sampling/generate.ts";
 import { createScorer, forceRows } from "../../src/sampling/log-prob.ts";
-import { tinyConfigs, tinyWeights } from "../support/tiny-model.ts";
+import { tinyConfigs, tinyWeights, numberTokenizer as tokenizer } from "../support/tiny-model.ts";
 
-const tokenizer: Tokenizer = {
-  vocabularySize: 300,
-  encode: () => [],
-  decode: (ids) => Array.from(ids).join(" "),
-  tokenOf: String,
-  idOf: Number,
-};
 const device = cpuDevice({ threads: 1 });
 const disposables: { dispose(): Promise<void> }[] = [];
 afterAll(async () => {

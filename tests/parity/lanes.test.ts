@@ -6,20 +6,12 @@ import { type Device, readAll, uploadAll } from "../../src/engine/runtime/device
 import { cpuLanes } from "../../src/engine/runtime/lane.node.ts";
 import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
 import { createCausalModel } from "../../src/models/causal-model.ts";
-import type { Tokenizer } from "../../src/models/tokenizer.ts";
 import { createGenerator, samplingOf } from "../../src/sampling/generate.ts";
 import { createScorer } from "../../src/sampling/log-prob.ts";
 import { methodOf } from "../../src/tuners/method.ts";
 import { createTuner } from "../../src/tuners/tuner.ts";
-import { tinyConfigs, tinyWeights } from "../support/tiny-model.ts";
+import { tinyConfigs, tinyWeights, numberTokenizer as tokenizer } from "../support/tiny-model.ts";
 
-const tokenizer: Tokenizer = {
-  vocabularySize: 300,
-  encode: () => [],
-  decode: (ids) => Array.from(ids).join(" "),
-  tokenOf: String,
-  idOf: Number,
-};
 const plain = cpuDevice({ threads: 1 });
 const lanes = cpuLanes(2, 1);
 const config = tinyConfigs.gpt2;

@@ -5,6 +5,7 @@ import { keyOf, streamOf } from "../../src/base/random.ts";
 import { f32, type NamedTensors, sizeOf } from "../../src/base/tensor.ts";
 import { hfConfigOf, type ModelConfig, parameterShapes } from "../../src/models/config.ts";
 import { saveModelDirectory } from "../../src/models/directory.ts";
+import type { Tokenizer } from "../../src/models/tokenizer.ts";
 import { trainByteLevelBpe } from "../../src/models/tokenizer-training.ts";
 
 const shared = { vocabularySize: 300, width: 16, layers: 2, contextLength: 24, normEpsilon: 1e-5, tiedEmbeddings: true } as const;
@@ -74,4 +75,13 @@ export const writeTinyModel = async (files: Files, path: string, family: "gpt2" 
       "tokenizer_config.json": encode(tokenizerConfig),
     },
   });
+};
+
+/** Texts are their token ids: for tests of which tokens are drawn. */
+export const numberTokenizer: Tokenizer = {
+  vocabularySize: 300,
+  encode: () => [],
+  decode: (ids) => Array.from(ids).join(" "),
+  tokenOf: String,
+  idOf: Number,
 };
