@@ -38,6 +38,7 @@ import { type Device, lanesOf, type Program, type RunOptions, shareOut } from ".
 import { type Axis, timesAxes } from "../engine/shape.ts";
 import { type CausalModel, parameterInputs, underInputNames } from "../models/causal-model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
+import { everyIndex, microBatches } from "./log-prob.ts";
 import type { Samples } from "./samples.ts";
 
 /** How a token is chosen. `full` at temperature 1 is the model itself; the others are for display and for published protocols. */
@@ -203,16 +204,16 @@ export const createGenerator = async (
     lanesOf(device).map((lane) => lane.compile(graph, { frozen: underInputNames(weights), caches })),
   );
 
-  /** Draws the sequences first .. first + count - 1. `onTokens` hears how many sequences got a token or need none any more. */
+  /** Draws these sequences. `onTokens` hears how many sequences got a token or need none any more. */
   const fillBatch = async (
     program: Program,
     samples: Samples,
-    { first, count }: { readonly first: number; readonly count: number },
+    sequences: Int32Array,
     uniformOf: (b: number, t: number) => number,
-    onTokens: (sequences: number) => void,
+    onTokens: (count: number) => void,
   ): Promise<void> => {
     /** The sequences that are being drawn, of which some may have ended. */
-    let rows = Int32Array.from({ length: count }, (_, i) => first + i);
+    let rows = sequences;
     let options: RunOptions = { caches: "empty" };
     for (let position = 0; position < prompt.length + maxTokens - 1; position++) {
       const t = position - prompt.length + 1;
@@ -237,9 +238,9 @@ export const createGenerator = async (
         if (endIds.includes(drawn)) samples.ended[b] = 1;
         else running++;
       });
-      onTokens(count);
+      onTokens(sequences.length);
       if (running === 0) {
-        onTokens(count * (maxTokens - 1 - t));
+        onTokens(sequences.length * (maxTokens - 1 - t));
         break;
       }
       if (running <= rows.length / 2) {
@@ -265,13 +266,9 @@ export const createGenerator = async (
         texts: [],
       };
       const size = Math.min(batchSize, Math.ceil(count / programs.length));
-      const batches = Array.from({ length: Math.ceil(count / size) }, (_, i) => ({
-        first: i * size,
-        count: Math.min(size, count - i * size),
-      }));
       const texts = new Array<string>(count);
       let tokens = 0;
-      await shareOut(programs, batches, async (program, batch) => {
+      await shareOut(programs, microBatches(everyIndex(count), size), async (program, batch) => {
         await fillBatch(
           program,
           samples,
@@ -283,7 +280,7 @@ export const createGenerator = async (
           },
         );
         // Decoded on this thread while the lanes go on.
-        for (let b = batch.first; b < batch.first + batch.count; b++)
+        for (const b of batch)
           texts[b] = tokenizer.decode(
             samples.ids.subarray(b * maxTokens, b * maxTokens + samples.lengths[b]! - samples.ended[b]!),
           );

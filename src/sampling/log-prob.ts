@@ -88,9 +88,9 @@ export const takeTokens = (
 /** 0 .. count - 1 */
 export const everyIndex = (count: number): Int32Array => Int32Array.from({ length: count }, (_, b) => b);
 
-/** The samples' indices from the shortest to the longest: neighbours of one length need little padding between them. */
-export const byLength = ({ count, lengths }: Pick<Samples, "count" | "lengths">): Int32Array =>
-  everyIndex(count).sort((a, b) => lengths[a]! - lengths[b]! || a - b);
+/** The indices of sequences from the shortest to the longest: neighbours of one length need little padding between them. */
+export const byLength = (lengths: ArrayLike<number>): Int32Array =>
+  everyIndex(lengths.length).sort((a, b) => lengths[a]! - lengths[b]! || a - b);
 
 /** Consecutive parts of at most `size`. */
 export const microBatches = (indices: Int32Array, size: number): Int32Array[] =>
@@ -150,7 +150,7 @@ export const createScorer = async (
       const logProbs = new Float64Array(samples.count);
       const tokenLogProbs = new Float32Array(samples.count * samples.maxTokens);
       let done = 0;
-      await shareOut(lanes, microBatches(byLength(samples), microBatch), async (lane, indices) => {
+      await shareOut(lanes, microBatches(byLength(samples.lengths), microBatch), async (lane, indices) => {
         const batch = teacherForcing(samples, indices);
         takeTokens(await forcedBy(lane, batch), samples, indices, batch, tokenLogProbs);
         for (const b of indices) {

@@ -10,7 +10,7 @@ import { add, input, mul, sum } from "../engine/ops/index.ts";
 import { type Device, disposeAll, lanesOf, onHost, readAll, uploadAll } from "../engine/runtime/device.ts";
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import { type DeviceTensors, zerosOn } from "../optim/adam.ts";
-import { microBatches, type TeacherForcing } from "../sampling/log-prob.ts";
+import { byLength, microBatches, type TeacherForcing } from "../sampling/log-prob.ts";
 
 /** What the model says of a micro-batch, as graph values. */
 export interface SequenceValues {
@@ -174,16 +174,12 @@ const microBatchesAtOnce = 8;
 
 /** For each lane its pieces, each of whole micro-batches of one size. */
 export const shareSequences = (lengths: ArrayLike<number>, microBatch: number, lanes: number): Int32Array[][] => {
-  const sorted = Int32Array.from(lengths, (_, b) => b).sort((a, b) => lengths[a]! - lengths[b]! || a - b);
   const dealt = Array.from({ length: lanes }, (): Int32Array[] => []);
-  for (const [i, indices] of microBatches(sorted, microBatch).entries()) dealt[i % lanes]!.push(indices);
+  for (const [i, indices] of microBatches(byLength(lengths), microBatch).entries()) dealt[i % lanes]!.push(indices);
   return dealt.map((own) => {
-    const full = own.filter((indices) => indices.length === microBatch);
+    const full = own.filter((indices) => indices.length === microBatch).flatMap((indices) => [...indices]);
     const rest = own.filter((indices) => indices.length < microBatch);
-    const pieces = Array.from({ length: Math.ceil(full.length / microBatchesAtOnce) }, (_, i) =>
-      full.slice(i * microBatchesAtOnce, (i + 1) * microBatchesAtOnce).flatMap((indices) => [...indices]),
-    );
-    return [...pieces.map((piece) => Int32Array.from(piece)), ...rest];
+    return [...microBatches(Int32Array.from(full), microBatch * microBatchesAtOnce), ...rest];
   });
 };
 

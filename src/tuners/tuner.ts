@@ -11,7 +11,15 @@ import { type Device, disposeAll, uploadAll } from "../engine/runtime/device.ts"
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import { initialValueHead, withValueHead } from "../models/value-head.ts";
 import { type AdamOptions, type AdamState, createOptimizer, type DeviceTensors, zerosOn } from "../optim/adam.ts";
-import { byLength, microBatches, placeTokens, type TeacherForcing, takeTokens, teacherForcing } from "../sampling/log-prob.ts";
+import {
+  byLength,
+  everyIndex,
+  microBatches,
+  placeTokens,
+  type TeacherForcing,
+  takeTokens,
+  teacherForcing,
+} from "../sampling/log-prob.ts";
 import type { Samples } from "../sampling/samples.ts";
 import { hasMass } from "../targets/ebm.ts";
 import { effectiveSampleSize } from "../targets/partition.ts";
@@ -88,7 +96,7 @@ const createCritic = async (device: Device, model: SequenceModel, microBatch: nu
   return {
     values: async (weights: DeviceTensors, samples: Samples): Promise<Float32Array> => {
       const values = new Float32Array(samples.count * samples.maxTokens);
-      for (const indices of microBatches(byLength(samples), microBatch)) {
+      for (const indices of microBatches(byLength(samples.lengths), microBatch)) {
         const batch = teacherForcing(samples, indices);
         const result = await program.run({ ...underInputNames(weights), tokens: batch.tokens });
         takeTokens((await result["values"]!.read()).data, samples, indices, batch, values);
@@ -130,7 +138,7 @@ const microInputs = (
 
 /** The parts of one pass: the whole batch in order, or parts of a random order, equal to within one sequence. */
 const partsOf = (count: number, miniBatches: number, key: Key | undefined, update: number): Int32Array[] => {
-  if (miniBatches === 1) return [Int32Array.from({ length: count }, (_, b) => b)];
+  if (miniBatches === 1) return [everyIndex(count)];
   if (key === undefined) throw new Error("tuner: expected a shuffleKey with several miniBatches");
   const order = permutation(count, streamOf(key, update));
   const parts = Math.min(miniBatches, count);

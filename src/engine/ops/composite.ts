@@ -157,7 +157,7 @@ export const rmsNorm = (x: Value, scale: Value, epsilon: number): Value => apply
 
 /**
  * Columns of the head that are multiplied out at a time. What a chunk of logits goes through then finds it in the cache, and products that
- * fit there run faster (250 against 220 GFLOP/s for 640 tokens and a width of 256, docs/performance.md).
+ * fit there run faster (247 against 220 GFLOP/s for 640 tokens and a width of 256, docs/performance.md).
  */
 const headChunk = 1024;
 

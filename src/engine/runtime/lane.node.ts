@@ -1,7 +1,7 @@
 /**
  * Devices on worker threads. A lane is ONNX Runtime on a thread of its own: the thread that asks is never blocked, and several lanes work at
- * the same time. Two lanes of one thread each do a fifth more than one lane of two threads: nothing waits for the other core, and what
- * ONNX Runtime does on one thread only (transposing, concatenating, scattering) is done on both (docs/performance.md).
+ * the same time. Two lanes of one thread each do more than one lane of two threads: nothing waits for the other core, and what
+ * ONNX Runtime does on one thread only (transposing, concatenating, scattering) is done on both (docs/decisions/0008-lanes.md).
  */
 
 import { Worker } from "node:worker_threads";

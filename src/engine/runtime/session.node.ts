@@ -2,7 +2,7 @@
 
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { messageOf, runtimeError } from "../../base/errors.ts";
-import { type DType, f32, type HostTensor, sizeOf, tensor } from "../../base/tensor.ts";
+import { type DType, type HostTensor, sizeOf, tensor, zeros } from "../../base/tensor.ts";
 import { outputName } from "../onnx/model.ts";
 import type { SessionSpec } from "./cpu-model.ts";
 import type { RunOptions } from "./device.ts";
@@ -30,7 +30,7 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
   const session = await InferenceSession.create(model, {
     executionProviders: ["cpu"],
     graphOptimizationLevel: "all",
-    // A plan of the first run's memory would be allocated beside that memory: twice as much, no faster (docs/performance.md).
+    // A plan of the first run's memory would be allocated beside that memory: twice as much, no faster (docs/log.md).
     enableMemPattern: false,
     // Errors are thrown, with the same words.
     logSeverityLevel: 4,
@@ -66,7 +66,7 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
   const runPieces = async (inputs: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> => {
     const { shape } = Object.values(inputs).find((held) => held.shape.length > 0)!;
     const size = sizeOf(shape);
-    const whole = Object.fromEntries(outputs.map((name) => [name, f32(shape, new Float32Array(size))]));
+    const whole = Object.fromEntries(outputs.map((name) => [name, zeros("f32", shape)]));
     for (let start = 0; start < size; start += pieceSize) {
       const end = Math.min(start + pieceSize, size);
       const piece = Object.entries(inputs).map(([name, held]) => [
