@@ -122,7 +122,7 @@ const open = async (directory: string, threads: number) => {
   let partition = library.updatePartition(library.emptyPartition(), Float64Array.of(0));
 
   const openTuner = async (spec: Library.MethodSpec, microBatch: number) => {
-    const tuner = await library.createTuner(device, model, library.methodOf(spec), { adam, microBatch });
+    const tuner = await library.createTuner(device, model, library.methodOf(spec), { adam, microBatch, inPlace: true });
     return { tuner, state: tuner.start(library.uploadAll(device, base.weights)) };
   };
   const tunerOf = (spec: Library.MethodSpec, microBatch: number) =>
@@ -155,6 +155,7 @@ const open = async (directory: string, threads: number) => {
   ): Promise<Library.StepReport> => {
     const { state, report } = await held.tuner.step(held.state, batch, learningRate);
     if (!report.finite) throw new Error(`expected a finite step, got loss ${report.loss}`);
+    // A revision that did not work in place leaves it to the caller to give back what went in.
     const still = new Set(tensorsOf(state));
     for (const tensor of tensorsOf(held.state)) if (!still.has(tensor)) tensor.dispose();
     held.state = state;
@@ -172,8 +173,11 @@ const open = async (directory: string, threads: number) => {
     check: async (rows: readonly (readonly number[])[], advantages: readonly number[]) => {
       const held = await openTuner({ name: "reinforce", baseline: "none" }, 16);
       const reward = Float64Array.from(advantages);
-      const pass = (logProbs: Float64Array) =>
-        held.tuner.step(held.state, { samples: samplesOf(rows, logProbs), logBase: logProbs, reward }, 0);
+      const pass = async (logProbs: Float64Array) => {
+        const step = await held.tuner.step(held.state, { samples: samplesOf(rows, logProbs), logBase: logProbs, reward }, 0);
+        held.state = step.state;
+        return step;
+      };
       const scored = await (await scorerOf(16)).score(samplesOf(rows, new Float64Array(rows.length)));
       const { logPolicy } = (await pass(scored.logProbs)).report;
       const { loss } = (await pass(logPolicy)).report;

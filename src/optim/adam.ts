@@ -4,7 +4,7 @@
  * they are kept. docs/math.md (Adam).
  */
 
-import { type HostTensor, prefixed, scalar } from "../base/tensor.ts";
+import { prefixed, scalar } from "../base/tensor.ts";
 import type { Graph, Value } from "../engine/graph.ts";
 import { add, div, input, mul, sqrt, sub, sum } from "../engine/ops/index.ts";
 import { type Device, type DeviceTensor, lanesOf, type Program } from "../engine/runtime/device.ts";
@@ -81,18 +81,20 @@ export const adamGraph = ({ beta1, beta2, epsilon }: AdamOptions, parts: number)
 export interface Optimizer {
   /** Moments at zero. */
   start(): AdamState;
+  /** The global norm of a gradient that comes in parts, to be added up; one at least. */
+  norm(gradients: readonly DeviceTensors[]): Promise<number>;
   /**
    * One descent step.
-   * @param gradients    what each lane found, to be added up; one at least
-   * @param learningRate of this step
-   * @returns new weights and state, and the global norm of the gradient before clipping. Nothing that went in has changed, so a caller may refuse the result.
+   * @param gradients         as norm's
+   * @param options.gradNorm  their norm, by which they are clipped
+   * @param options.overwrite weights and state that go in are given up for those that come out (device.ts); else nothing that went in changes
    */
   update(
     weights: DeviceTensors,
-    gradients: readonly Readonly<Record<string, HostTensor | DeviceTensor>>[],
+    gradients: readonly DeviceTensors[],
     state: AdamState,
-    learningRate: number,
-  ): Promise<{ weights: DeviceTensors; state: AdamState; gradNorm: number }>;
+    options: { readonly learningRate: number; readonly gradNorm: number; readonly overwrite?: boolean },
+  ): Promise<{ weights: DeviceTensors; state: AdamState }>;
   dispose(): Promise<void>;
 }
 
@@ -117,11 +119,14 @@ export const createOptimizer = async (device: Device, shapes: Shapes, options: A
   await programsFor(lanesOf(device).length);
   return {
     start: () => ({ step: 0, first: zerosOn(device, shapes), second: zerosOn(device, shapes) }),
-    update: async (weights, gradients, state, learningRate) => {
+    norm: async (gradients) => {
+      const [norm] = await programsFor(gradients.length);
+      const found = await norm.run(Object.assign({}, ...gradients.map((part, i) => prefixed(`${i}`, part))));
+      return (await found["gradNorm"]!.read()).data[0]!;
+    },
+    update: async (weights, gradients, state, { learningRate, gradNorm, overwrite = false }) => {
       const step = state.step + 1;
-      const [norm, update] = await programsFor(gradients.length);
-      const squared = await norm.run(Object.assign({}, ...gradients.map((part, i) => prefixed(`${i}`, part))));
-      const gradNorm = (await squared["gradNorm"]!.read()).data[0]!;
+      const [, update] = await programsFor(gradients.length);
       const numbers = {
         learningRate: scalar(learningRate),
         correction1: scalar(1 - beta1 ** step),
@@ -130,18 +135,21 @@ export const createOptimizer = async (device: Device, shapes: Shapes, options: A
       };
       const results = await Promise.all(
         names.map((name) =>
-          update.run({
-            ...numbers,
-            decay: scalar(options.name === "adamw" && shapes[name]!.length >= 2 ? options.weightDecay : 0),
-            weight: weights[name]!,
-            first: state.first[name]!,
-            second: state.second[name]!,
-            ...Object.fromEntries(gradients.map((part, i) => [`gradient${i}`, part[name]!])),
-          }),
+          update.run(
+            {
+              ...numbers,
+              decay: scalar(options.name === "adamw" && shapes[name]!.length >= 2 ? options.weightDecay : 0),
+              weight: weights[name]!,
+              first: state.first[name]!,
+              second: state.second[name]!,
+              ...Object.fromEntries(gradients.map((part, i) => [`gradient${i}`, part[name]!])),
+            },
+            { overwrite },
+          ),
         ),
       );
       const pick = (kind: string): DeviceTensors => Object.fromEntries(names.map((name, i) => [name, results[i]![kind]!]));
-      return { weights: pick("weight"), state: { step, first: pick("first"), second: pick("second") }, gradNorm };
+      return { weights: pick("weight"), state: { step, first: pick("first"), second: pick("second") } };
     },
     dispose: async () => {
       for (const held of programs.values()) for (const program of await held) await program.dispose();

@@ -88,9 +88,9 @@ test("gives its program back", async () => {
     ...referenceDevice,
     compile: async (graph, options) => {
       open++;
-      const { run } = await referenceDevice.compile(graph, options);
+      const program = await referenceDevice.compile(graph, options);
       return {
-        run,
+        ...program,
         dispose: async () => {
           open--;
         },

@@ -16,7 +16,6 @@ import { learningRateAt } from "../optim/schedule.ts";
 import { createScorer, everyIndex, forceRows, microBatches } from "../sampling/log-prob.ts";
 import { likelihoodObjective } from "../tuners/likelihood.ts";
 import { createLaneTraining, type Piece } from "../tuners/training.ts";
-import { release } from "../tuners/tuner.ts";
 import type { PretrainConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { lanesFor, using } from "./setup.ts";
@@ -216,17 +215,18 @@ const trainOn = async (
     };
     const { gradients, pieces } = await trainer.gradients(weights, lengths, config.batch.microBatch, layOut);
     const loss = pieces.reduce((total, { outputs }) => total + outputs["loss"]!.data[0]!, 0);
-    const updated = await optimizer.update(weights, gradients, adam, learningRateAt(step + 1, { ...config.optimizer, steps }));
-    if (!Number.isFinite(loss) || !Number.isFinite(updated.gradNorm)) {
+    const gradNorm = await optimizer.norm(gradients);
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) {
       throw runtimeError({
         where: `step ${step + 1}`,
         expected: "a finite loss and gradient",
-        got: `loss ${loss}, gradient norm ${updated.gradNorm}`,
+        got: `loss ${loss}, gradient norm ${gradNorm}`,
         fix: "lower optimizer.learningRate or set optimizer.maxGradNorm",
       });
     }
+    const learningRate = learningRateAt(step + 1, { ...config.optimizer, steps });
+    const updated = await optimizer.update(weights, gradients, adam, { learningRate, gradNorm, overwrite: true });
     for (const found of gradients) disposeAll(found);
-    release({ weights, adam });
     weights = updated.weights;
     adam = updated.state;
     step++;

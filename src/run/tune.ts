@@ -6,7 +6,7 @@
 import { runtimeError, TiltError } from "../base/errors.ts";
 import { meanEstimate } from "../base/numeric.ts";
 import type { NamedTensors } from "../base/tensor.ts";
-import { uploadAll } from "../engine/runtime/device.ts";
+import { disposeAll, uploadAll } from "../engine/runtime/device.ts";
 import { averageStep, createAverager } from "../optim/average.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
@@ -17,7 +17,7 @@ import { partitionEstimate, updatePartition } from "../targets/partition.ts";
 import { rewardColumn } from "../targets/reward.ts";
 import { methodOf, type ScoredSamples } from "../tuners/method.ts";
 import { decideProposal } from "../tuners/proposal.ts";
-import { createTuner, release, type Tuner } from "../tuners/tuner.ts";
+import { createTuner, type Tuner } from "../tuners/tuner.ts";
 import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { measureModel, type Reference, redrawReference, referenceOf, sampleLines } from "./evaluate.ts";
@@ -151,6 +151,7 @@ export const tune = async (
     epochs,
     miniBatches,
     shuffleKey: setup.keyFor("shuffle"),
+    inPlace: true,
   });
   const averager = config.average.kind === "none" ? undefined : await createAverager(setup.device, setup.model.parameterShapes);
   const loaded = await directory.load(setup.device);
@@ -236,11 +237,9 @@ export const tune = async (
     };
   };
 
-  /** Whether the proposal should become the policy, and what it cost to find out. */
-  const checkProposal = async (step: number) => {
-    const { criterion, samples } = config.proposal!;
-    if (criterion === "interval") return { update: true, sampleSeconds: 0, scoreSeconds: 0 };
-    const check = await draw("proposal", samples, step);
+  /** Whether the proposal should become the policy, of which these are samples with their scores; and what it cost to find out. */
+  const checkProposal = async (check: Draw) => {
+    const { criterion } = config.proposal!;
     const start = context.clock();
     const { logProbs: logPolicy } = await using(setup.scorerOf(await policyWeights()), (scorer) => scorer.score(check.samples));
     state = { ...state, samples: state.samples + check.samples.count, goal: withBatch(state.goal, check) };
@@ -251,11 +250,18 @@ export const tune = async (
     return { update, ...scored };
   };
 
-  /** One step: draw, learn, and at times check whether the proposal should become the policy. */
+  /**
+   * One step: draw, learn, and at times check whether the proposal should become the policy. All that can fail for what a user has written
+   * (features, a reward) comes before the policy is updated, for from then on there is no way back.
+   */
   const advance = async (): Promise<void> => {
     const step = state.step + 1;
     if (onPolicy && state.step > 0) await drawFrom(await policyWeights());
     const batch = await draw("train", config.batch.samples, state.step, (part) => onStepPart(beforeTraining * part));
+    const { proposal } = config;
+    const isCheck = !onPolicy && proposal !== undefined && proposal.criterion !== "never" && step % proposal.updateEvery === 0;
+    const drawnToCheck =
+      isCheck && proposal.criterion !== "interval" ? await draw("proposal", proposal.samples, step) : undefined;
     const logZ = state.goal && partitionEstimate(state.goal.partition).logZ;
     const learningRate = learningRateAt(step, { ...config.optimizer, steps: config.steps });
     const trainStart = context.clock();
@@ -290,11 +296,11 @@ export const tune = async (
         ...state,
         average: { weights: await averager.include(sofar, weights, averageStep(kind, decay, count)), count },
       };
+      if (sofar !== weights) disposeAll(sofar);
     }
     const trainSeconds = (context.clock() - trainStart) / 1000;
-    const { proposal } = config;
-    const isCheck = !onPolicy && proposal !== undefined && proposal.criterion !== "never" && step % proposal.updateEvery === 0;
-    const check = isCheck ? await checkProposal(step) : { update: onPolicy, sampleSeconds: 0, scoreSeconds: 0 };
+    const unchecked = { update: onPolicy || isCheck, sampleSeconds: 0, scoreSeconds: 0 };
+    const check = drawnToCheck === undefined ? unchecked : await checkProposal(drawnToCheck);
     if (isCheck && check.update) await moveProposal();
     const metrics: StepMetrics = {
       kind: "step",
@@ -353,8 +359,8 @@ export const tune = async (
   const orSave = async (work: () => Promise<void>): Promise<void> => {
     const [sofar, logs] = [state, await directory.logSizes()];
     await work().catch(async (error: unknown) => {
-      // Where saving fails too, it was the disk, and the error says so.
-      if (error instanceof TiltError) await checkpoint(sofar, logs).catch(() => {});
+      // Where saving fails too, it was the disk, and the error says so. An updated policy cannot be taken back.
+      if (error instanceof TiltError && state.policy === sofar.policy) await checkpoint(sofar, logs).catch(() => {});
       throw error;
     });
   };
@@ -365,10 +371,7 @@ export const tune = async (
       progress(state.step);
       onStepPart = (part) => progress(state.step + Math.min(part, 0.999));
       while (state.step < config.steps && !stopped()) {
-        const { policy: before } = state;
         await orSave(advance);
-        if (state.policy !== before)
-          release(before, state.policy, ...(state.average === undefined ? [] : [{ weights: state.average.weights }]));
         if (state.step % config.evaluate.every === 0) await orSave(evaluateAll);
         if (state.step % config.checkpoint.every === 0 || state.step === config.steps || stopped())
           state = await checkpoint(state);

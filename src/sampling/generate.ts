@@ -36,7 +36,7 @@ import {
 } from "../engine/ops/index.ts";
 import { type Device, lanesOf, type Program, type RunOptions, shareOut } from "../engine/runtime/device.ts";
 import { type Axis, timesAxes } from "../engine/shape.ts";
-import { type CausalModel, parameterInputs, underInputNames } from "../models/causal-model.ts";
+import { type CausalModel, isLarge, parameterInputs, underInputNames } from "../models/causal-model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
 import { everyIndex, microBatches } from "./log-prob.ts";
 import type { Samples } from "./samples.ts";
@@ -285,6 +285,7 @@ export const createGenerator = async (
             samples.ids.subarray(b * maxTokens, b * maxTokens + samples.lengths[b]! - samples.ended[b]!),
           );
       });
+      if (isLarge(model)) await Promise.all(programs.map((program) => program.clear()));
       return { ...samples, texts };
     },
     dispose: async () => {

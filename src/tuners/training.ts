@@ -7,7 +7,7 @@ import { f32, type HostTensor, prefixed, tensor } from "../base/tensor.ts";
 import { gradients } from "../engine/autodiff.ts";
 import type { Graph, TypeOf, Value } from "../engine/graph.ts";
 import { add, input, mul, sum } from "../engine/ops/index.ts";
-import { type Device, disposeAll, lanesOf, onHost, readAll, uploadAll } from "../engine/runtime/device.ts";
+import { copyAll, type Device, disposeAll, lanesOf, moveAll, readAll } from "../engine/runtime/device.ts";
 import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import { type DeviceTensors, zerosOn } from "../optim/adam.ts";
 import { byLength, microBatches, type TeacherForcing } from "../sampling/log-prob.ts";
@@ -153,8 +153,7 @@ export interface LaneTraining {
    * @param lengths  tokens of each sequence, by which they are sorted
    * @param pieceOf  the sequences laid out
    * @param onDone   hears how many sequences more are done
-   * @returns what each lane found, to be added up: the first on the device, the others on the host; and each piece's outputs (as accumulate's),
-   *   always in the same order
+   * @returns what each lane found, to be added up, on the device; and each piece's outputs (as accumulate's), always in the same order
    */
   gradients(
     weights: DeviceTensors,
@@ -190,13 +189,15 @@ export const createLaneTraining = async (device: Device, model: SequenceModel, o
   return {
     gradients: async (weights, lengths, microBatch, pieceOf, onDone) => {
       const work = shareSequences(lengths, microBatch, lanes.length);
-      // The first lane is the device, and has the weights; the others are given a copy.
-      const copy = work.slice(1).some((pieces) => pieces.length > 0) ? await readAll(weights) : {};
+      // The first lane is the device, and has the weights; the others are given a copy, before the first one is at work.
+      const copies = await Promise.all(
+        lanes.map(({ lane }, i) => (i === 0 || work[i]!.length === 0 ? weights : copyAll(lane, weights))),
+      );
       const found = await Promise.all(
-        lanes.map(async ({ lane, training }, i) => {
+        lanes.map(async ({ training, lane }, i) => {
           const pieces: { indices: Int32Array; outputs: Record<string, HostTensor> }[] = [];
           if (work[i]!.length === 0) return { gradients: undefined, pieces };
-          const own = i === 0 ? weights : uploadAll(lane, copy);
+          const own = copies[i]!;
           let gradients = zerosOn(lane, model.parameterShapes);
           for (const indices of work[i]!) {
             const { batch, inputs } = pieceOf(indices);
@@ -208,10 +209,8 @@ export const createLaneTraining = async (device: Device, model: SequenceModel, o
             onDone?.(indices.length);
           }
           if (i === 0) return { gradients, pieces };
-          const read = await readAll(gradients);
-          disposeAll(gradients);
           disposeAll(own);
-          return { gradients: Object.fromEntries(Object.entries(read).map(([name, held]) => [name, onHost(held)])), pieces };
+          return { gradients: await moveAll(device, gradients), pieces };
         }),
       );
       return {

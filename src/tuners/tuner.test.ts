@@ -76,6 +76,7 @@ const listeningDevice = () => {
       const program = await referenceDevice.compile(graph, options);
       programs.compiled++;
       return {
+        ...program,
         run: async (inputs) => {
           const read = async (name: string): Promise<number[]> => {
             const held = inputs[name]!;

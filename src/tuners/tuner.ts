@@ -1,6 +1,6 @@
 /**
  * One tuner for every method: a batch in, passes over it in micro-batches, an optimizer update after each pass (or part of one), a report out.
- * State goes in and comes out; nothing that went in is changed, so a step whose numbers are not finite can be refused.
+ * State goes in and comes out. A step whose numbers are not finite is refused before anything is updated: what went in is still there.
  */
 
 import { mean, variance } from "../base/numeric.ts";
@@ -66,6 +66,8 @@ export interface TunerOptions {
   readonly miniBatches?: number;
   /** Of the parts; needed where there are several. */
   readonly shuffleKey?: Key;
+  /** A step takes over the memory of the state that goes in, which must not be used any more unless the step was refused. */
+  readonly inPlace?: boolean;
 }
 
 export interface Tuner {
@@ -73,7 +75,7 @@ export interface Tuner {
   start(weights: DeviceTensors, base?: ScoredSamples): TunerState;
   /** The policy's own weights, without a value head. */
   policyWeights(state: TunerState): DeviceTensors;
-  /** One batch; what went in is not changed. `onProgress` hears the sequences done, over all passes. */
+  /** One batch; what went in is not changed, unless `inPlace`. `onProgress` hears the sequences done, over all passes. */
   step(
     state: TunerState,
     batch: ScoredSamples,
@@ -161,7 +163,7 @@ export const createTuner = async (
   method: Method,
   options: TunerOptions,
 ): Promise<Tuner> => {
-  const { adam, microBatch, epochs = 1, miniBatches = 1, shuffleKey } = options;
+  const { adam, microBatch, epochs = 1, miniBatches = 1, shuffleKey, inPlace = false } = options;
   const whole = method.needs.valueHead ? withValueHead(model) : model;
   const training = await createLaneTraining(device, whole, method.objective);
   const optimizer = await createOptimizer(device, whole.parameterShapes, adam);
@@ -189,8 +191,11 @@ export const createTuner = async (
       let { weights, adam: moments } = state;
       let norms = 0;
       let done = 0;
-      for (let epoch = 0; epoch < epochs; epoch++) {
-        for (const part of partsOf(count, miniBatches, shuffleKey, moments.step)) {
+      let passes = 0;
+      let finite = true;
+      passing: for (let epoch = 0; epoch < epochs; epoch++) {
+        const parts = partsOf(count, miniBatches, shuffleKey, moments.step);
+        for (const part of parts) {
           const pass = await training.gradients(
             weights,
             part.map((b) => samples.lengths[b]!),
@@ -214,21 +219,28 @@ export const createTuner = async (
               }
             }
           }
-          const updated = await optimizer.update(weights, pass.gradients, moments, learningRate);
+          passes++;
+          const gradNorm = await optimizer.norm(pass.gradients);
+          norms += gradNorm;
+          finite = Number.isFinite(sums["loss"]) && Number.isFinite(gradNorm);
+          if (finite) {
+            // The state that went in is needed until the last update, to go back to. Those in between belong to nobody else.
+            const last = passes === epochs * parts.length;
+            const overwrite = passes > 1 || (inPlace && last);
+            const updated = await optimizer.update(weights, pass.gradients, moments, { learningRate, gradNorm, overwrite });
+            weights = updated.weights;
+            moments = updated.state;
+          }
           for (const found of pass.gradients) disposeAll(found);
-          release({ weights, adam: moments }, state, { weights: updated.weights, adam: updated.state });
-          weights = updated.weights;
-          moments = updated.state;
-          norms += updated.gradNorm;
+          if (!finite) break passing;
         }
       }
-      const updates = moments.step - state.adam.step;
-      const { loss, ...measures } = Object.fromEntries(Object.entries(sums).map(([name, value]) => [name, value / updates]));
-      const gradNorm = norms / updates;
-      const finite = Number.isFinite(loss) && Number.isFinite(gradNorm);
+      const { loss, ...measures } = Object.fromEntries(Object.entries(sums).map(([name, value]) => [name, value / passes]));
+      const gradNorm = norms / passes;
+      if (!finite) release({ weights, adam: moments }, state);
+      else if (inPlace) release(state, { weights, adam: moments });
       const advantages = given.advantages ?? first["advantage"]!;
       const { logTarget } = batch;
-      if (!finite) release({ weights, adam: moments }, state);
       return {
         state: finite ? { weights, adam: moments, controls: method.observe(state.controls, batch, first) } : state,
         report: {

@@ -393,10 +393,11 @@ describe("tuner", () => {
           for (const name of ["loss", "policyLoss", "valueLoss", "clipFraction"])
             means[name] = (means[name] ?? 0) + pass.outputs[name]!.data[0]! / updates;
         }
-        const updated = await optimizer.update(weights, [gradients], moments, learningRate);
+        const norm = await optimizer.norm([gradients]);
+        const updated = await optimizer.update(weights, [gradients], moments, { learningRate, gradNorm: norm });
         weights = updated.weights;
         moments = updated.state;
-        gradNorm += updated.gradNorm / updates;
+        gradNorm += norm / updates;
       }
     }
     return { flat: await flatOf(world, weights), means, gradNorm };

@@ -101,6 +101,28 @@ describe("training", () => {
     expect(found.first).toEqual(weights);
   });
 
+  test("in place it takes the same steps, and what went in is gone; a step that is refused leaves it", async () => {
+    const run = async (inPlace: boolean, epochs: number) => {
+      const adam = { name: "adam", beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 } as const;
+      const method = methodOf({ name: "gdc++", baseline: "z" });
+      const tuner = keep(await createTuner(lanes, model, method, { adam, microBatch: 8, epochs, inPlace }));
+      const batch = { samples, logBase: samples.logProbs, logTarget, logZ: 0.5 };
+      const start = tuner.start(uploadAll(lanes, weights));
+      const { state: first } = await tuner.step(start, batch, 1e-3);
+      const refused = await tuner.step(first, { ...batch, logZ: Number.NEGATIVE_INFINITY }, 1e-3);
+      expect([refused.report.finite, refused.state === first]).toEqual([false, true]);
+      const { state } = await tuner.step(first, batch, 1e-3);
+      const gone = (await Promise.allSettled([readAll(start.weights), readAll(first.adam.second)])).map(({ status }) => status);
+      return { weights: await readAll(state.weights), moments: await readAll(state.adam.second), gone };
+    };
+    for (const epochs of [1, 2]) {
+      const [apart, inPlace] = [await run(false, epochs), await run(true, epochs)];
+      expect(apart.gone).toEqual(["fulfilled", "fulfilled"]);
+      expect(inPlace.gone).toEqual(["rejected", "rejected"]);
+      expect([inPlace.weights, inPlace.moments]).toEqual([apart.weights, apart.moments]);
+    }
+  });
+
   test("the same lanes do the same to the bit", async () => {
     const { report, again } = await step(lanes, 8);
     expect(again).toEqual(report);

@@ -255,6 +255,32 @@ test("a reward that fails costs one step: the one before is saved, and the run g
   await expectSameRun("reward", "reward-whole");
 });
 
+test("a feature that fails when the proposal is checked costs that step only: the policy has not been updated yet", async () => {
+  let broken = true;
+  let checks = 0;
+  const config: RunInput = {
+    ...input(),
+    features: {
+      a: { kind: "regex", pattern: "a" },
+      long: {
+        batch: (sequences) => {
+          if (sequences.length === 64 && broken && ++checks === 2) throw new Error("the scorer is away");
+          return sequences.map(({ ids }) => ids.length >= 6);
+        },
+      },
+    },
+    evaluate: { every: 8, samples: 100 },
+    checkpoint: { every: 8, keep: 2 },
+  };
+  await expect(run("check", { config })).rejects.toThrow("the scorer is away");
+  // Proposals are checked after each second step.
+  expect((await readdir(join(root, "check", "checkpoints"))).sort()).toEqual(["step-000000", "step-000003"]);
+  broken = false;
+  await run("check", { config, resume: true });
+  await run("check-whole", { config });
+  await expectSameRun("check", "check-whole");
+});
+
 describe("refusals", () => {
   test("a directory that exists, without --resume; nothing in it changes", async () => {
     await mkdir(join(root, "mine"));

@@ -110,6 +110,35 @@ describe.each(devices)("%s", (_title, device) => {
     await program.dispose();
   });
 
+  test("a piecewise program may write over what it is given, but for what lies in the host's memory", async () => {
+    const [a, b] = [input("a", "f32", ["N"]), input("b", "f32", ["N"])];
+    const sum = { inputs: { a, b }, outputs: { a: ops.add(a, b), b: ops.mul(b, 2) } };
+    const program = await device.compile(sum, { piecewise: true, kept: ["a", "b"] });
+    const host = f32([2], [1, 2]);
+    const given = { a: device.upload(host), b: device.upload(f32([2], [10, 20])) };
+    const first = await program.run(given);
+    const second = await program.run(given, { overwrite: true });
+    for (const found of [first, second])
+      expect(Object.values(await readAll(found)).map(({ data }) => [...data])).toEqual([
+        [11, 22],
+        [20, 40],
+      ]);
+    expect([...host.data]).toEqual([1, 2]);
+    // What was given up may be given back like anything else.
+    given.a.dispose();
+    const third = await program.run(second, { overwrite: true });
+    expect([...(await third["a"]!.read()).data]).toEqual([31, 62]);
+    expect([...(await first["a"]!.read()).data]).toEqual([11, 22]);
+    await program.dispose();
+  });
+
+  test("a tensor is moved in and out", async () => {
+    const held = device.adopt(f32([2], [3, 4]));
+    expect([...(await held.read()).data]).toEqual([3, 4]);
+    expect([...(await held.take()).data]).toEqual([3, 4]);
+    held.dispose();
+  });
+
   test("caches grow by a row a run, are emptied, and keep chosen sequences", async () => {
     const token = input("token", "f32", ["B"]);
     const filled = input("filled", "i32", [1]);
@@ -134,6 +163,9 @@ describe.each(devices)("%s", (_title, device) => {
     for (let at = 3; at < 40; at++) await run([1, 1], at);
     expect(await run([1, 1], 40)).toEqual([2 * (6 + 37), 2 * (600 + 37)]);
     expect(await run([5], 0, { caches: "empty" })).toEqual([0]);
+    await program.clear();
+    expect(await run([6, 60], 0)).toEqual([0, 0]);
+    expect(await run([7, 70], 1)).toEqual([6 + 6, 60 + 60]);
     await program.dispose();
   });
 

@@ -15,6 +15,8 @@ export interface DeviceTensor {
   readonly shape: readonly number[];
   /** A copy or a view on the host. */
   read(): Promise<HostTensor>;
+  /** Reads it and gives it back: no copy is made of what lies in the host's memory. */
+  take(): Promise<HostTensor>;
   /** Gives the memory back; the tensor must not be used afterwards. */
   dispose(): void;
 }
@@ -38,6 +40,11 @@ export interface CompileOptions {
 export interface RunOptions {
   /** What becomes of the caches before the run: they are emptied, or keep these sequences only. */
   readonly caches?: "empty" | Int32Array;
+  /**
+   * Of a piecewise program: inputs on this device that an output is named after may be written over with it, and must not be used any more.
+   * What was uploaded and lies in the host's memory stays as it is.
+   */
+  readonly overwrite?: boolean;
 }
 
 export interface Program {
@@ -46,6 +53,8 @@ export interface Program {
    * @throws TiltError on a missing or misshapen input
    */
   run(inputs: Readonly<Record<string, HostTensor | DeviceTensor>>, options?: RunOptions): Promise<Record<string, DeviceTensor>>;
+  /** Empties the caches and gives their memory back, until the next run. */
+  clear(): Promise<void>;
   dispose(): Promise<void>;
 }
 
@@ -55,6 +64,8 @@ export interface Device {
   readonly lanes?: readonly Device[];
   compile(graph: Graph, options?: CompileOptions): Promise<Program>;
   upload(tensor: HostTensor): DeviceTensor;
+  /** As upload, but the tensor's memory may become the device's: it must not be used any more. */
+  adopt(tensor: HostTensor): DeviceTensor;
   /** A float tensor of zeros, made where it is needed. */
   zeros(shape: readonly number[]): DeviceTensor;
 }
@@ -84,16 +95,33 @@ export const onHost = (tensor: HostTensor): DeviceTensor => ({
   dtype: tensor.dtype,
   shape: tensor.shape,
   read: async () => tensor,
+  take: async () => tensor,
   dispose: () => {},
 });
 
+type Named<T> = Readonly<Record<string, T>>;
+
+const forAll = <T, R>(tensors: Named<T>, work: (tensor: T) => R): Record<string, R> =>
+  Object.fromEntries(Object.entries(tensors).map(([name, held]) => [name, work(held)]));
+
+const awaitAll = async <T>(promised: Named<Promise<T>>): Promise<Record<string, T>> =>
+  Object.fromEntries(await Promise.all(Object.entries(promised).map(async ([name, value]) => [name, await value] as const)));
+
 /** Reads several named tensors. */
-export const readAll = async (tensors: Readonly<Record<string, DeviceTensor>>): Promise<Record<string, HostTensor>> =>
-  Object.fromEntries(await Promise.all(Object.entries(tensors).map(async ([name, held]) => [name, await held.read()] as const)));
+export const readAll = (tensors: Named<DeviceTensor>): Promise<Record<string, HostTensor>> =>
+  awaitAll(forAll(tensors, (held) => held.read()));
 
 /** Puts several named tensors on a device. */
-export const uploadAll = (device: Device, tensors: Readonly<Record<string, HostTensor>>): Record<string, DeviceTensor> =>
-  Object.fromEntries(Object.entries(tensors).map(([name, held]) => [name, device.upload(held)]));
+export const uploadAll = (device: Device, tensors: Named<HostTensor>): Record<string, DeviceTensor> =>
+  forAll(tensors, (held) => device.upload(held));
+
+/** Moves several named tensors to another lane of their device. */
+export const moveAll = async (device: Device, tensors: Named<DeviceTensor>): Promise<Record<string, DeviceTensor>> =>
+  forAll(await awaitAll(forAll(tensors, (held) => held.take())), (held) => device.adopt(held));
+
+/** Copies several named tensors to another lane of their device. */
+export const copyAll = async (device: Device, tensors: Named<DeviceTensor>): Promise<Record<string, DeviceTensor>> =>
+  forAll(await readAll(tensors), (held) => device.adopt(held));
 
 /** Gives back several named tensors, but for those that `still` holds. */
 export const disposeAll = (

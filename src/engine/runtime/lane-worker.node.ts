@@ -1,21 +1,15 @@
 /** The far side of lane.node.ts: holds sessions and tensors by number, and does what it is asked in the order of asking. */
 
-import { MessageChannel, parentPort } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import { messageOf } from "../../base/errors.ts";
 import { type HostTensor, zeros } from "../../base/tensor.ts";
 import type { Answer, Held, Passed, Request } from "./lane.node.ts";
+import { freeBuffer } from "./memory.node.ts";
 import { openSession, type Session } from "./session.node.ts";
 
 const port = parentPort!;
 const sessions = new Map<number, Session>();
 const tensors = new Map<number, HostTensor>();
-
-/** Gives a buffer's memory back now: the collector of garbage, to whom it looks small, may take long. */
-const free = ({ buffer }: Uint8Array): void => {
-  const { port1 } = new MessageChannel();
-  port1.postMessage(undefined, [buffer as ArrayBuffer]);
-  port1.close();
-};
 
 const found = (given: Passed): HostTensor => {
   if (!("held" in given)) return given;
@@ -32,14 +26,20 @@ const work = async (
 ): Promise<Record<string, HostTensor | Held>> => {
   if (request.kind === "read") {
     const held = found({ held: request.held });
-    return { tensor: { ...held, data: held.data.slice() as HostTensor["data"] } };
+    if (!request.last) return { tensor: { ...held, data: held.data.slice() as HostTensor["data"] } };
+    tensors.delete(request.held);
+    return { tensor: held };
   }
   if (request.kind === "compile") {
     sessions.set(request.program, await openSession(request.bytes, request.spec));
-    free(request.bytes);
+    freeBuffer(request.bytes);
     return {};
   }
   const session = sessions.get(request.program)!;
+  if (request.kind === "clear") {
+    session.clear();
+    return {};
+  }
   if (request.kind === "dispose") {
     sessions.delete(request.program);
     await session.dispose();
@@ -47,6 +47,9 @@ const work = async (
   }
   const inputs = Object.fromEntries(Object.entries(request.inputs).map(([name, given]) => [name, found(given)]));
   const results = await session.run(inputs, request.batch, request.options);
+  // What was written over is held under the output's number now.
+  for (const [name, given] of Object.entries(request.inputs))
+    if ("held" in given && results[name] === inputs[name]) tensors.delete(given.held);
   return Object.fromEntries(
     Object.entries(results).map(([name, result]) => {
       const held = request.keep[name];
@@ -62,8 +65,10 @@ port.on("message", (request: Request) => {
   last = last.then(async () => {
     if (request.kind === "hold") tensors.set(request.held, request.tensor);
     else if (request.kind === "zeros") tensors.set(request.held, zeros("f32", request.shape));
-    else if (request.kind === "drop") tensors.delete(request.held);
-    else {
+    else if (request.kind === "drop") {
+      freeBuffer(found(request).data);
+      tensors.delete(request.held);
+    } else {
       const answer: Answer = await work(request).then(
         (outputs) => ({ id: request.id, outputs }),
         (error: unknown) => ({ id: request.id, error: messageOf(error) }),

@@ -42,8 +42,10 @@ export type Request =
     }
   | { readonly kind: "hold"; readonly held: number; readonly tensor: HostTensor }
   | { readonly kind: "zeros"; readonly held: number; readonly shape: readonly number[] }
-  | { readonly kind: "read"; readonly id: number; readonly held: number }
+  /** `last`: it is not held any longer. */
+  | { readonly kind: "read"; readonly id: number; readonly held: number; readonly last: boolean }
   | { readonly kind: "drop"; readonly held: number }
+  | { readonly kind: "clear"; readonly id: number; readonly program: number }
   | { readonly kind: "dispose"; readonly id: number; readonly program: number };
 
 export type Answer =
@@ -116,23 +118,35 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
   /** Which numbers belong to this lane's tensors. */
   const places = new WeakMap<DeviceTensor, number>();
   const heldTensor = ({ held, dtype, shape }: Held): DeviceTensor => {
+    const read = async (last: boolean): Promise<HostTensor> => {
+      if (!places.has(result)) throw new TiltError("runtime", `cpu: tensor ${held} [${shape.join(", ")}] was given back`);
+      if (last) places.delete(result);
+      return (await ask({ kind: "read", held, last }))["tensor"] as HostTensor;
+    };
     const result: DeviceTensor = {
       dtype,
       shape,
-      read: async () => (await ask({ kind: "read", held }))["tensor"] as HostTensor,
-      dispose: () => tell({ kind: "drop", held }),
+      read: () => read(false),
+      take: () => read(true),
+      dispose: () => {
+        if (places.delete(result)) tell({ kind: "drop", held });
+      },
     };
     places.set(result, held);
     return result;
   };
 
+  const hold = (tensor: HostTensor, transfer: boolean): DeviceTensor => {
+    const held = numbers++;
+    const own = compact(tensor);
+    tell({ kind: "hold", held, tensor: own }, transfer ? [own.data.buffer as ArrayBuffer] : []);
+    return heldTensor({ held, dtype: tensor.dtype, shape: tensor.shape });
+  };
+
   return {
     name: "cpu",
-    upload: (tensor) => {
-      const held = numbers++;
-      tell({ kind: "hold", held, tensor: compact(tensor) });
-      return heldTensor({ held, dtype: tensor.dtype, shape: tensor.shape });
-    },
+    upload: (tensor) => hold(tensor, false),
+    adopt: (tensor) => hold(tensor, true),
     zeros: (shape) => {
       const held = numbers++;
       tell({ kind: "zeros", held, shape });
@@ -153,6 +167,11 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
             if (held !== undefined) given[name] = { held };
             else given[name] = compact("read" in input ? await input.read() : input);
           }
+          if (runOptions?.overwrite)
+            for (const name of kept) {
+              const input = inputs[name];
+              if (input !== undefined && "read" in input) places.delete(input);
+            }
           const outputs = await ask({
             kind: "run",
             program,
@@ -164,6 +183,9 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
           return Object.fromEntries(
             Object.entries(outputs).map(([name, output]) => [name, "held" in output ? heldTensor(output) : onHost(output)]),
           );
+        },
+        clear: async () => {
+          await ask({ kind: "clear", program });
         },
         dispose: async () => {
           await ask({ kind: "dispose", program });

@@ -10,6 +10,7 @@ import { openSession } from "./session.node.ts";
 export const cpuDevice = (options: { readonly threads?: number } = {}): Device => ({
   name: "cpu",
   upload: onHost,
+  adopt: onHost,
   zeros: (shape) => onHost(zeros("f32", shape)),
   compile: async (graph, compileOptions = {}) => {
     const { bytes, fed, spec } = cpuModel(graph, compileOptions, options.threads ?? 0);
@@ -22,9 +23,10 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
           const held = inputs[name]!;
           given[name] = "read" in held ? await held.read() : held;
         }
-        const results = await session.run(given, bindings.get("B") ?? 1, runOptions);
+        const results = await session.run(given, bindings.get("B") ?? 1, { ...runOptions, overwrite: false });
         return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, onHost(result)]));
       },
+      clear: async () => session.clear(),
       dispose: () => session.dispose(),
     };
   },

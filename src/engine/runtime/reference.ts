@@ -41,6 +41,7 @@ const evaluateTimes = (graph: Graph, inputs: Readonly<Record<string, HostTensor>
 export const referenceDevice: Device = {
   name: "reference",
   upload: onHost,
+  adopt: onHost,
   zeros: (shape) => onHost(zeros("f32", shape)),
   compile: async (graph, { frozen = {}, scan, caches = [], piecewise } = {}) => {
     const store = createRowCaches(Object.fromEntries(caches.map((name) => [name, graph.inputs[name]!])), "f64");
@@ -68,6 +69,9 @@ export const referenceDevice: Device = {
             .filter(([name]) => !caches.includes(name))
             .map(([name, result]) => [name, onHost(result)]),
         );
+      },
+      clear: async () => {
+        store.clear();
       },
       dispose: async () => {},
     };

@@ -16,6 +16,8 @@ export interface RowCaches {
   empty(): void;
   /** Keeps some sequences, in ascending order. */
   keep(sequences: Int32Array): void;
+  /** Forgets everything, and lets go of the memory, which is returned. */
+  clear(): readonly ArrayBufferView[];
 }
 
 /** Room is taken in pieces of this many rows: reading room that is not filled yet costs time. */
@@ -45,6 +47,11 @@ export const createRowCaches = <D extends "f32" | "f64">(types: Readonly<Record<
     const larger = allocate(dtype, size);
     larger.set(cache.buffer);
     cache.buffer = larger;
+  };
+
+  const empty = (): void => {
+    filled = 0;
+    capacity = capacityStep;
   };
 
   return {
@@ -85,9 +92,14 @@ export const createRowCaches = <D extends "f32" | "f64">(types: Readonly<Record<
       }
       filled++;
     },
-    empty: () => {
-      filled = 0;
-      capacity = capacityStep;
+    empty,
+    clear: () => {
+      empty();
+      return caches.map(([, cache]) => {
+        const { buffer } = cache;
+        cache.buffer = allocate(dtype, 0);
+        return buffer;
+      });
     },
     keep: (sequences) => {
       for (const [, { buffer, groups, width }] of caches) {

@@ -6,6 +6,7 @@ import { type DType, type HostTensor, sizeOf, tensor, zeros } from "../../base/t
 import { outputName } from "../onnx/model.ts";
 import type { SessionSpec } from "./cpu-model.ts";
 import type { RunOptions } from "./device.ts";
+import { freeBuffer } from "./memory.node.ts";
 import { createRowCaches } from "./row-cache.ts";
 
 const ortTypes = { f32: "float32", f64: "float32", i32: "int32", bool: "bool" } as const;
@@ -17,8 +18,13 @@ const toOrt = ({ dtype, shape, data }: HostTensor): Tensor =>
 const fromOrt = (held: Tensor): HostTensor => tensor(dtypes[held.type] ?? "f32", held.dims, held.data as Float32Array);
 
 export interface Session {
-  /** @param batch sequences in this run, for caches that are empty */
+  /**
+   * @param batch   sequences in this run, for caches that are empty
+   * @param options with `overwrite`, arrays among the inputs are written over
+   */
   run(inputs: Readonly<Record<string, HostTensor>>, batch: number, options?: RunOptions): Promise<Record<string, HostTensor>>;
+  /** Lets go of the caches. */
+  clear(): void;
   dispose(): Promise<void>;
 }
 
@@ -63,10 +69,13 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
     });
     return Object.fromEntries(outputs.map((name) => [name, fromOrt(results[outputName(name)] as Tensor)]));
   };
-  const runPieces = async (inputs: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> => {
+  const runPieces = async (
+    inputs: Readonly<Record<string, HostTensor>>,
+    overwrite: boolean,
+  ): Promise<Record<string, HostTensor>> => {
     const { shape } = Object.values(inputs).find((held) => held.shape.length > 0)!;
     const size = sizeOf(shape);
-    const whole = Object.fromEntries(outputs.map((name) => [name, zeros("f32", shape)]));
+    const whole = Object.fromEntries(outputs.map((name) => [name, (overwrite && inputs[name]) || zeros("f32", shape)]));
     for (let start = 0; start < size; start += pieceSize) {
       const end = Math.min(start + pieceSize, size);
       const piece = Object.entries(inputs).map(([name, held]) => [
@@ -78,9 +87,12 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
     }
     return whole;
   };
+  const clear = (): void => {
+    for (const buffer of store.clear()) freeBuffer(buffer);
+  };
   return {
     run: async (inputs, batch, options) => {
-      if (piecewise) return runPieces(inputs);
+      if (piecewise) return runPieces(inputs, options?.overwrite ?? false);
       if (cacheNames.length === 0) return runOnce(inputs);
       if (options?.caches === "empty") store.empty();
       else if (options?.caches !== undefined) store.keep(options.caches);
@@ -88,6 +100,10 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
       store.append(found);
       return Object.fromEntries(Object.entries(found).filter(([name]) => !(name in caches)));
     },
-    dispose: () => session.release(),
+    clear,
+    dispose: () => {
+      clear();
+      return session.release();
+    },
   };
 };
