@@ -8,7 +8,7 @@ import { gradients } from "../engine/autodiff.ts";
 import type { Graph, TypeOf, Value } from "../engine/graph.ts";
 import { add, input, mul, sum } from "../engine/ops/index.ts";
 import { copyAll, type Device, disposeAll, lanesOf, moveAll, readAll } from "../engine/runtime/device.ts";
-import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
+import { isLarge, parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import { type DeviceTensors, zerosOn } from "../optim/adam.ts";
 import { byLength, microBatches, type TeacherForcing } from "../sampling/log-prob.ts";
 
@@ -168,17 +168,20 @@ export interface LaneTraining {
   dispose(): Promise<void>;
 }
 
-/** Micro-batches that a lane is given at once: so often large gradients are copied on their way out of the runtime, and progress is heard of. */
-const microBatchesAtOnce = 8;
+/**
+ * Micro-batches that a lane is given at once: so often gradients are copied on their way out of the runtime, and progress is heard of. Within the runtime
+ * gradients lie three times over (before, after, and at the end), which for large ones costs more memory than it saves time (docs/log.md).
+ */
+const atOnceOf = (model: SequenceModel): number => (isLarge(model) ? 1 : 8);
 
-/** For each lane its pieces, each of whole micro-batches of one size. */
-export const shareSequences = (lengths: ArrayLike<number>, microBatch: number, lanes: number): Int32Array[][] => {
+/** For each lane its pieces, each of whole micro-batches of one size, so many at most. */
+export const shareSequences = (lengths: ArrayLike<number>, microBatch: number, lanes: number, atOnce: number): Int32Array[][] => {
   const dealt = Array.from({ length: lanes }, (): Int32Array[] => []);
   for (const [i, indices] of microBatches(byLength(lengths), microBatch).entries()) dealt[i % lanes]!.push(indices);
   return dealt.map((own) => {
     const full = own.filter((indices) => indices.length === microBatch).flatMap((indices) => [...indices]);
     const rest = own.filter((indices) => indices.length < microBatch);
-    return [...microBatches(Int32Array.from(full), microBatch * microBatchesAtOnce), ...rest];
+    return [...microBatches(Int32Array.from(full), microBatch * atOnce), ...rest];
   });
 };
 
@@ -188,7 +191,7 @@ export const createLaneTraining = async (device: Device, model: SequenceModel, o
   );
   return {
     gradients: async (weights, lengths, microBatch, pieceOf, onDone) => {
-      const work = shareSequences(lengths, microBatch, lanes.length);
+      const work = shareSequences(lengths, microBatch, lanes.length, atOnceOf(model));
       // The first lane is the device, and has the weights; the others are given a copy, before the first one is at work.
       const copies = await Promise.all(
         lanes.map(({ lane }, i) => (i === 0 || work[i]!.length === 0 ? weights : copyAll(lane, weights))),

@@ -133,12 +133,15 @@ describe("micro-batches", () => {
   });
   test("of lanes are shared out by length, all of one size at once, the same way every time", () => {
     const lengths = [5, 1, 3, 2, 4, 9, 8, 7, 6];
-    expect(shareSequences(lengths, 2, 1)).toEqual([[Int32Array.of(1, 3, 2, 4, 0, 8, 7, 6), Int32Array.of(5)]]);
+    expect(shareSequences(lengths, 2, 1, 8)).toEqual([[Int32Array.of(1, 3, 2, 4, 0, 8, 7, 6), Int32Array.of(5)]]);
     // Micro-batches (1 3) (2 4) (0 8) (7 6) (5), dealt out in turn.
-    expect(shareSequences(lengths, 2, 2)).toEqual([[Int32Array.of(1, 3, 0, 8), Int32Array.of(5)], [Int32Array.of(2, 4, 7, 6)]]);
-    expect(shareSequences([1, 1], 2, 3)).toEqual([[Int32Array.of(0, 1)], [], []]);
+    expect(shareSequences(lengths, 2, 2, 8)).toEqual([
+      [Int32Array.of(1, 3, 0, 8), Int32Array.of(5)],
+      [Int32Array.of(2, 4, 7, 6)],
+    ]);
+    expect(shareSequences([1, 1], 2, 3, 8)).toEqual([[Int32Array.of(0, 1)], [], []]);
     // At most eight micro-batches at once.
-    expect(shareSequences(Array(9).fill(1), 1, 1)[0]!.map((piece) => piece.length)).toEqual([8, 1]);
+    expect(shareSequences(Array(9).fill(1), 1, 1, 8)[0]!.map((piece) => piece.length)).toEqual([8, 1]);
   });
   test("of two lanes give one lane's step, but for the order of adding up", async () => {
     const lane = (): Device => ({ ...referenceDevice });
