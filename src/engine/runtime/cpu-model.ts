@@ -2,7 +2,7 @@
 
 import { sizeOf } from "../../base/tensor.ts";
 import type { Graph, TypeOf } from "../graph.ts";
-import { onnxModel, scannedInputs } from "../onnx/model.ts";
+import { onnxModel, type Scan, scannedInputs } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { CompileOptions } from "./device.ts";
@@ -12,6 +12,8 @@ export interface SessionSpec {
   readonly outputs: readonly string[];
   /** Inputs that the session keeps itself, as CompileOptions.caches. */
   readonly caches: Readonly<Record<string, TypeOf>>;
+  /** What is left of CompileOptions.scan for the session to do: that of programs with caches. */
+  readonly scan?: Scan;
   /** As CompileOptions.piecewise. */
   readonly piecewise: boolean;
   /** Threads that work on one run; 0 is one per core. */
@@ -33,12 +35,15 @@ export const cpuModel = (
 ): CpuModel => {
   bindInputs("cpu", Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => name in frozen)), frozen);
   const types = scannedInputs(graph.inputs, scan);
+  const given = scan === undefined ? {} : { scan };
+  const [inModel, inSession] = caches.length === 0 ? [given, {}] : [{}, given];
   return {
-    bytes: onnxModel(simplify(graph), { device: "cpu", frozen, ...(scan === undefined ? {} : { scan }) }),
+    bytes: onnxModel(simplify(graph), { device: "cpu", frozen, ...inModel }),
     fed: Object.fromEntries(Object.entries(types).filter(([name]) => !(name in frozen) && !caches.includes(name))),
     spec: {
       outputs: Object.keys(graph.outputs),
       caches: Object.fromEntries(caches.map((name) => [name, types[name]!])),
+      ...inSession,
       piecewise,
       threads,
     },

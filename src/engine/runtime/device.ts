@@ -24,7 +24,7 @@ export interface DeviceTensor {
 export interface CompileOptions {
   /** Inputs that never change, to be built in (weights of frozen models): the runtime can pack them once. */
   readonly frozen?: Readonly<Record<string, HostTensor>>;
-  /** Runs the graph several times over in one go; see Scan. */
+  /** Runs the graph several times over in one go; see Scan. Caches get a row each time. */
   readonly scan?: Scan;
   /** Outputs that stay where they are until they are read, given to a later run or disposed: all that is large. The others come to the host. */
   readonly kept?: readonly string[];

@@ -1,42 +1,15 @@
 /** The float64 interpreter as a device: slow and right. */
 
-import { type HostTensor, sizeOf, tensor, zeros } from "../../base/tensor.ts";
+import { type HostTensor, zeros } from "../../base/tensor.ts";
 import { evaluate } from "../evaluate.ts";
-import type { Graph } from "../graph.ts";
-import { type Scan, scannedInputs } from "../onnx/model.ts";
+import { scannedInputs } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
 import { flattened } from "./cpu-model.ts";
 import { type Device, type DeviceTensor, onHost } from "./device.ts";
 import { createRowCaches } from "./row-cache.ts";
+import { runTimes } from "./scan.ts";
 
 const onHostNow = async (held: HostTensor | DeviceTensor): Promise<HostTensor> => ("read" in held ? held.read() : held);
-
-/** Part `i` of a tensor along its first axis. */
-const partOf = ({ dtype, shape, data }: HostTensor, i: number): HostTensor => {
-  const size = sizeOf(shape.slice(1));
-  return tensor(dtype, shape.slice(1), data.subarray(i * size, (i + 1) * size));
-};
-
-/** Equal tensors as parts along a new first axis. */
-const stack = (parts: readonly HostTensor[]): HostTensor => ({
-  dtype: parts[0]!.dtype,
-  shape: [parts.length, ...parts[0]!.shape],
-  data: Float64Array.from(parts.flatMap((part) => Array.from(part.data))),
-});
-
-/** What Scan means, in so many words. */
-const evaluateTimes = (graph: Graph, inputs: Readonly<Record<string, HostTensor>>, { carried, sliced }: Scan) => {
-  bindInputs("reference", scannedInputs(graph.inputs, { carried, sliced }), inputs);
-  let state = Object.fromEntries(carried.map((name) => [name, inputs[name]!]));
-  const rest = Object.keys(graph.outputs).filter((name) => !carried.includes(name));
-  const results = Array.from({ length: inputs[sliced[0]!]!.shape[0]! }, (_, time) => {
-    const own = Object.fromEntries(sliced.map((name) => [name, partOf(inputs[name]!, time)]));
-    const result = evaluate(graph, { ...inputs, ...state, ...own });
-    state = Object.fromEntries(carried.map((name) => [name, result[name]!]));
-    return result;
-  });
-  return { ...state, ...Object.fromEntries(rest.map((name) => [name, stack(results.map((result) => result[name]!))])) };
-};
 
 export const referenceDevice: Device = {
   name: "reference",
@@ -58,17 +31,16 @@ export const referenceDevice: Device = {
         }
         if (options?.caches === "empty") store.empty();
         else if (options?.caches !== undefined) store.keep(options.caches);
-        if (caches.length > 0) {
-          const others = Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => !caches.includes(name)));
-          Object.assign(given, store.tensors(bindInputs("reference", others, given).get("B") ?? 1));
-        }
-        const results = scan === undefined ? evaluate(graph, given) : evaluateTimes(graph, given, scan);
-        if (caches.length > 0) store.append(results);
-        return Object.fromEntries(
-          Object.entries(results)
-            .filter(([name]) => !caches.includes(name))
-            .map(([name, result]) => [name, onHost(result)]),
-        );
+        const types = scannedInputs(graph.inputs, scan);
+        const fed = Object.fromEntries(Object.entries(types).filter(([name]) => !caches.includes(name)));
+        const batch = bindInputs("reference", fed, given).get("B") ?? 1;
+        const once = async (own: Readonly<Record<string, HostTensor>>) => {
+          const found = evaluate(graph, { ...own, ...store.tensors(batch) });
+          store.append(found);
+          return Object.fromEntries(Object.entries(found).filter(([name]) => !caches.includes(name)));
+        };
+        const results = scan === undefined ? await once(given) : await runTimes(scan, given, once);
+        return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, onHost(result)]));
       },
       clear: async () => {
         store.clear();

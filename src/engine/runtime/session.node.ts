@@ -8,6 +8,7 @@ import type { SessionSpec } from "./cpu-model.ts";
 import type { RunOptions } from "./device.ts";
 import { freeBuffer } from "./memory.node.ts";
 import { createRowCaches } from "./row-cache.ts";
+import { runTimes } from "./scan.ts";
 
 const ortTypes = { f32: "float32", f64: "float32", i32: "int32", bool: "bool" } as const;
 const dtypes: Readonly<Record<string, DType>> = { float32: "f32", int32: "i32", bool: "bool" };
@@ -32,7 +33,10 @@ export interface Session {
 const pieceSize = 2 ** 18;
 
 /** @throws TiltError (runtime) when ONNX Runtime refuses the model */
-export const openSession = async (model: Uint8Array, { outputs, caches, piecewise, threads }: SessionSpec): Promise<Session> => {
+export const openSession = async (
+  model: Uint8Array,
+  { outputs, caches, scan, piecewise, threads }: SessionSpec,
+): Promise<Session> => {
   const session = await InferenceSession.create(model, {
     executionProviders: ["cpu"],
     graphOptimizationLevel: "all",
@@ -96,9 +100,12 @@ export const openSession = async (model: Uint8Array, { outputs, caches, piecewis
       if (cacheNames.length === 0) return runOnce(inputs);
       if (options?.caches === "empty") store.empty();
       else if (options?.caches !== undefined) store.keep(options.caches);
-      const found = await runOnce({ ...inputs, ...store.tensors(batch) });
-      store.append(found);
-      return Object.fromEntries(Object.entries(found).filter(([name]) => !(name in caches)));
+      const once = async (own: Readonly<Record<string, HostTensor>>) => {
+        const found = await runOnce({ ...own, ...store.tensors(batch) });
+        store.append(found);
+        return Object.fromEntries(Object.entries(found).filter(([name]) => !(name in caches)));
+      };
+      return scan === undefined ? once(inputs) : runTimes(scan, inputs, once);
     },
     clear,
     dispose: () => {
