@@ -111,7 +111,8 @@ test("progress moves within a step, and never back", async () => {
     if (event.type === "phase") phase = event.name;
     if (event.type === "progress" && phase === "tuning") heard.push(event.done);
   };
-  const short = parseRunConfig({ ...config, steps: 2, batch: { ...config.batch, microBatch: 16 } }, "run.ts");
+  const steps = { steps: 2, sequence: { maxTokens: 20 }, batch: { ...config.batch, microBatch: 16 } };
+  const short = parseRunConfig({ ...config, ...steps }, "run.ts");
   await tune(short, { out: at("moving"), resume: false }, { ...context, onEvent });
   expect(heard).toEqual([...heard].sort((a, b) => a - b));
   expect([heard[0], heard.at(-1)]).toEqual([0, 2]);
