@@ -117,7 +117,8 @@ test("progress moves within a step, and never back", async () => {
   expect(heard).toEqual([...heard].sort((a, b) => a - b));
   expect([heard[0], heard.at(-1)]).toEqual([0, 2]);
   const within = new Set(heard.filter((done) => done > 1 && done < 2).map((done) => done.toFixed(1)));
-  expect(within.size).toBeGreaterThan(4);
+  // Three goes of eight tokens, and training.
+  expect(within.size).toBeGreaterThan(3);
 });
 
 describe("a run directory", () => {
