@@ -36,7 +36,7 @@ import {
 } from "../engine/ops/index.ts";
 import { type Device, lanesOf, type Program, type RunOptions, shareOut } from "../engine/runtime/device.ts";
 import { type Axis, timesAxes } from "../engine/shape.ts";
-import { type CausalModel, isLarge, parameterInputs, underInputNames } from "../models/causal-model.ts";
+import { type CausalModel, parameterInputs, underInputNames } from "../models/causal-model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
 import { everyIndex, microBatches } from "./log-prob.ts";
 import type { Samples } from "./samples.ts";
@@ -172,6 +172,9 @@ export const generatorBatch = 256;
 
 /** Tokens of a sequence that are drawn in one go, without asking which sequences have ended: a message to a lane and back costs as much as a tenth of one. */
 const tokensAtOnce = 8;
+
+/** Bytes of caches up to which a lane keeps their memory for the next batch: larger ones are room for training. Taking it anew costs a twentieth of the time. */
+const keptCaches = 64 * 2 ** 20;
 
 export interface GeneratorOptions {
   readonly sampling: Sampling;
@@ -311,7 +314,9 @@ export const createGenerator = async (
             samples.ids.subarray(b * maxTokens, b * maxTokens + samples.lengths[b]! - samples.ended[b]!),
           );
       });
-      if (isLarge(model)) await Promise.all(programs.map((program) => program.clear()));
+      const perToken = 2 * model.config.layers * model.config.keyValueHeads * model.config.headWidth;
+      if (4 * perToken * size * (prompt.length + maxTokens) > keptCaches)
+        await Promise.all(programs.map((program) => program.clear()));
       return { ...samples, texts };
     },
     dispose: async () => {
