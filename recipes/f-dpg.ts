@@ -58,7 +58,7 @@ export async function* fDpg(
   // the batches; being made of earlier ones, it owes nothing to the texts it is subtracted from, so it costs no bias
   // (docs/math.md M41).
   const method = methodOf(spec);
-  const tuner = await createTuner(device, model, method, { adam: optimizer, microBatch: batch.microBatch });
+  const tuner = await createTuner(device, model, method, { adam: optimizer, microBatch: batch.microBatch, inPlace: true });
   let policy = tuner.start(uploadAll(device, base.weights), ofBase);
   const a = await setting.scorerOf(base.weights);
   let q = await setting.generatorOf(base.weights);

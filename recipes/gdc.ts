@@ -58,7 +58,7 @@ export async function* gdc(
 
   // pi and q both begin as the base a.
   const method = methodOf(spec);
-  const tuner = await createTuner(device, model, method, { adam: optimizer, microBatch: batch.microBatch });
+  const tuner = await createTuner(device, model, method, { adam: optimizer, microBatch: batch.microBatch, inPlace: true });
   let policy = tuner.start(uploadAll(device, base.weights), ofBase);
   const a = await setting.scorerOf(base.weights);
   let q = await setting.generatorOf(base.weights);

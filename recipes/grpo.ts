@@ -29,7 +29,11 @@ export async function* grpo(setting: Setting, steps: number, spec: Spec): AsyncG
   // KL(pi, a), so its fixed point is not KL control's a(x) exp(r(x)/beta) (docs/math.md M45).
   const { target } = await fitToBase(setting);
 
-  const tuner = await createTuner(device, model, methodOf(spec), { adam: optimizer, microBatch: batch.microBatch });
+  const tuner = await createTuner(device, model, methodOf(spec), {
+    adam: optimizer,
+    microBatch: batch.microBatch,
+    inPlace: true,
+  });
   let policy = tuner.start(uploadAll(device, base.weights));
   const a = await setting.scorerOf(base.weights);
 

@@ -38,7 +38,11 @@ export async function* klControl(setting: Setting, steps: number, spec: Spec): A
   const { target } = await fitToBase(setting);
 
   // pi begins as the base a, where the penalty is 0. beta is the method's to remember: it is part of the policy's state.
-  const tuner = await createTuner(device, model, methodOf(spec), { adam: optimizer, microBatch: batch.microBatch });
+  const tuner = await createTuner(device, model, methodOf(spec), {
+    adam: optimizer,
+    microBatch: batch.microBatch,
+    inPlace: true,
+  });
   let policy = tuner.start(uploadAll(device, base.weights));
   const a = await setting.scorerOf(base.weights);
 

@@ -66,7 +66,13 @@ export async function* ppo(
   // weights, is part of the policy's state, and never saved with the model.
   const { microBatch } = batch;
   const shuffleKey = setting.keyFor("shuffle");
-  const tuner = await createTuner(device, model, methodOf(spec), { adam: optimizer, microBatch, ...passes, shuffleKey });
+  const tuner = await createTuner(device, model, methodOf(spec), {
+    adam: optimizer,
+    microBatch,
+    ...passes,
+    shuffleKey,
+    inPlace: true,
+  });
   let policy = tuner.start(uploadAll(device, base.weights));
   const a = await setting.scorerOf(base.weights);
 

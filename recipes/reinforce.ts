@@ -31,7 +31,11 @@ export async function* reinforce(setting: Setting, steps: number, spec: Spec): A
   const { target } = await fitToBase(setting);
 
   // pi begins as the base a.
-  const tuner = await createTuner(device, model, methodOf(spec), { adam: optimizer, microBatch: batch.microBatch });
+  const tuner = await createTuner(device, model, methodOf(spec), {
+    adam: optimizer,
+    microBatch: batch.microBatch,
+    inPlace: true,
+  });
   let policy = tuner.start(uploadAll(device, base.weights));
   const a = await setting.scorerOf(base.weights);
 

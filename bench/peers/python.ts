@@ -23,6 +23,20 @@ const reasonOf = (error: unknown): string => {
   return said.split("\n").slice(-3).join(" ").slice(0, 400);
 };
 
+/** The Python to make an environment with: that of the version which the requirements name in their first line ("# Python 3.10"), where there is one. */
+const systemPython = async (requirements: string): Promise<string> => {
+  const version = /^# Python (\d+\.\d+)/.exec(requirements)?.[1];
+  const candidates = process.platform === "win32" ? ["python"] : [`python${version ?? 3}`, "python3"];
+  for (const candidate of candidates) {
+    const works = await run(candidate, ["--version"]).then(
+      () => true,
+      () => false,
+    );
+    if (works) return candidate;
+  }
+  throw new Error(`no ${candidates.join(" or ")} on the path`);
+};
+
 /**
  * The executable of a Python in which the packages of `requirements` can be imported.
  * @param given a Python executable or the folder of a virtual environment, taken as it is
@@ -33,7 +47,7 @@ export const pythonFor = async (requirements: string, given: string | undefined)
     const place = await stat(given).catch(() => undefined);
     return place?.isDirectory() ? executableIn(given) : given;
   }
-  const text = await readFile(peerFile(requirements));
+  const text = await readFile(peerFile(requirements), "utf8");
   const environment = join(
     cache,
     `${requirements.replace(/\.txt$/, "")}-${createHash("sha256").update(text).digest("hex").slice(0, 12)}`,
@@ -44,7 +58,7 @@ export const pythonFor = async (requirements: string, given: string | undefined)
   try {
     await rm(environment, { recursive: true, force: true });
     await mkdir(cache, { recursive: true });
-    await run(process.platform === "win32" ? "python" : "python3", ["-m", "venv", environment]);
+    await run(await systemPython(text), ["-m", "venv", environment]);
     await run(python, ["-m", "pip", "install", "--quiet", "-r", peerFile(requirements)], { maxBuffer: 2 ** 26 });
     await writeFile(complete, "");
     return python;

@@ -148,12 +148,11 @@ const partsOf = (count: number, miniBatches: number, key: Key | undefined, updat
   return Array.from({ length: parts }, (_, part) => order.slice(edge(part), edge(part + 1)));
 };
 
-/** Gives a state's memory back, but for what `still` needs. */
-export const release = (
-  { weights, adam }: Pick<TunerState, "weights" | "adam">,
-  ...still: readonly { readonly weights: DeviceTensors; readonly adam?: AdamState }[]
-): void => {
-  const needed = still.flatMap((held) => [held.weights, ...(held.adam === undefined ? [] : [held.adam.first, held.adam.second])]);
+type Learnt = Pick<TunerState, "weights" | "adam">;
+
+/** Gives a state's memory back, but for what another shares with it. */
+const release = ({ weights, adam }: Learnt, other: Learnt): void => {
+  const needed = [other.weights, other.adam.first, other.adam.second];
   for (const tensors of [weights, adam.first, adam.second]) disposeAll(tensors, needed);
 };
 
