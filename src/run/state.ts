@@ -3,7 +3,7 @@
 import { runtimeError } from "../base/errors.ts";
 import { type Files, joinPath, readText } from "../base/files.ts";
 import type { NamedTensors } from "../base/tensor.ts";
-import { type Device, readAll, uploadAll } from "../engine/runtime/device.ts";
+import { type Device, readAll, uploadInTurns } from "../engine/runtime/device.ts";
 import { readSafetensors, safetensorsParts } from "../models/weights/safetensors.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 import type { Target } from "../targets/ebm.ts";
@@ -129,7 +129,7 @@ export const loadState = async (files: Files, root: string, hash: string, device
       fix: "resume with the config it was started with, or choose another --out",
     });
   const read = async (name: string): Promise<NamedTensors> => (await readSafetensors(files, joinPath(path, name))).tensors;
-  const upload = async (name: string): Promise<DeviceTensors> => uploadAll(device, await read(name));
+  const upload = async (name: string): Promise<DeviceTensors> => uploadInTurns(device, await read(name));
   const { version: _v, hash: _h, adamStep, controls, averageCount, hasProposal, ...rest } = plain;
   return {
     ...rest,

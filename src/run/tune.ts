@@ -6,7 +6,7 @@
 import { runtimeError, TiltError } from "../base/errors.ts";
 import { meanEstimate } from "../base/numeric.ts";
 import type { NamedTensors } from "../base/tensor.ts";
-import { disposeAll, uploadAll } from "../engine/runtime/device.ts";
+import { disposeAll, uploadInTurns } from "../engine/runtime/device.ts";
 import { averageStep, createAverager } from "../optim/average.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
@@ -114,7 +114,10 @@ const begin = async (
     step: 0,
     samples: config.target?.samples ?? 0,
     seconds: 0,
-    policy: tuner.start(uploadAll(setup.device, setup.base.weights), fitted === undefined ? undefined : baseBatch(fitted)),
+    policy: tuner.start(
+      await uploadInTurns(setup.device, setup.base.weights),
+      fitted === undefined ? undefined : baseBatch(fitted),
+    ),
     average: undefined,
     proposal: undefined,
     goal: fitted && { target: fitted.target, fit: fitted.report, partition: fitted.partition },

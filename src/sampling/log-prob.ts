@@ -6,7 +6,7 @@
 import { type HostTensor, i32, type NamedTensors } from "../base/tensor.ts";
 import type { Graph } from "../engine/graph.ts";
 import { input } from "../engine/ops/index.ts";
-import { type Device, disposeAll, lanesOf, shareOut, uploadAll } from "../engine/runtime/device.ts";
+import { type Device, disposeAll, lanesOf, shareOut, uploadInTurns } from "../engine/runtime/device.ts";
 import { isLarge, parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import type { Samples } from "./samples.ts";
 
@@ -138,7 +138,7 @@ export const createScorer = async (
   const lanes = await Promise.all(
     lanesOf(device).map(async (lane) =>
       isLarge(model)
-        ? { program: await lane.compile(graph), held: uploadAll(lane, given) }
+        ? { program: await lane.compile(graph), held: await uploadInTurns(lane, given) }
         : { program: await lane.compile(graph, { frozen: given }), held: {} },
     ),
   );

@@ -72,7 +72,10 @@ const protobufLimit = 0x7fffffff;
 export const outputName = (name: string): string => `output:${name}`;
 
 /** The graph as the bytes of an ONNX model. @throws TiltError when it would pass 2 GiB */
-export const onnxModel = (graph: Graph, { device, frozen = {}, scan }: ModelOptions): Uint8Array => {
+export const onnxModel = (graph: Graph, options: ModelOptions): Uint8Array => toBytes(onnxMessage(graph, options));
+
+/** The same before its parts, frozen tensors among them, are copied together. */
+export const onnxMessage = (graph: Graph, { device, frozen = {}, scan }: ModelOptions): Message => {
   const nodes: Message[] = [];
   const initializers: Message[] = [];
   const names = new Map<Value, string>();
@@ -252,5 +255,5 @@ export const onnxModel = (graph: Graph, { device, frozen = {}, scan }: ModelOpti
       fix: "use a smaller model",
     });
   }
-  return toBytes(model);
+  return model;
 };

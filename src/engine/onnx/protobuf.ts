@@ -3,6 +3,8 @@
  * A message is a list of byte chunks, so that large tensors are referred to and not copied until the model is joined.
  */
 
+import { createPauses } from "../../base/pause.ts";
+
 export interface Message {
   readonly chunks: readonly Uint8Array[];
   readonly size: number;
@@ -51,6 +53,25 @@ export const toBytes = (message: Message): Uint8Array => {
   for (const chunk of message.chunks) {
     bytes.set(chunk, at);
     at += chunk.length;
+  }
+  return bytes;
+};
+
+/** Bytes that are copied in a few milliseconds. */
+const pieceSize = 4 * 2 ** 20;
+
+/** The same in turns: of a large model it takes seconds. */
+export const toBytesInTurns = async (message: Message): Promise<Uint8Array> => {
+  const bytes = new Uint8Array(message.size);
+  const pause = createPauses();
+  let at = 0;
+  for (const chunk of message.chunks) {
+    for (let start = 0; start < chunk.length; start += pieceSize) {
+      const piece = chunk.subarray(start, start + pieceSize);
+      bytes.set(piece, at);
+      at += piece.length;
+      await pause();
+    }
   }
   return bytes;
 };

@@ -1,8 +1,10 @@
 /** What ONNX Runtime on the CPU is given of a graph, on whichever thread it runs. */
 
+import { giveWay } from "../../base/pause.ts";
 import { sizeOf } from "../../base/tensor.ts";
 import type { Graph, TypeOf } from "../graph.ts";
-import { onnxModel, type Scan, scannedInputs } from "../onnx/model.ts";
+import { onnxMessage, type Scan, scannedInputs } from "../onnx/model.ts";
+import { toBytesInTurns } from "../onnx/protobuf.ts";
 import { bindInputs } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { CompileOptions } from "./device.ts";
@@ -28,17 +30,21 @@ export interface CpuModel {
 }
 
 /** A graph made ready for ONNX Runtime on the CPU. @throws TiltError when a frozen tensor does not fit */
-export const cpuModel = (
+export const cpuModel = async (
   graph: Graph,
   { frozen = {}, scan, caches = [], piecewise = false }: CompileOptions,
   threads: number,
-): CpuModel => {
+): Promise<CpuModel> => {
   bindInputs("cpu", Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => name in frozen)), frozen);
   const types = scannedInputs(graph.inputs, scan);
+  // Large graphs take a tenth of a second to build, to simplify and to write.
+  await giveWay();
+  const simplified = simplify(graph);
+  await giveWay();
   const given = scan === undefined ? {} : { scan };
   const [inModel, inSession] = caches.length === 0 ? [given, {}] : [{}, given];
   return {
-    bytes: onnxModel(simplify(graph), { device: "cpu", frozen, ...inModel }),
+    bytes: await toBytesInTurns(onnxMessage(simplified, { device: "cpu", frozen, ...inModel })),
     fed: Object.fromEntries(Object.entries(types).filter(([name]) => !(name in frozen) && !caches.includes(name))),
     spec: {
       outputs: Object.keys(graph.outputs),

@@ -3,6 +3,7 @@
  * state goes in and comes out as device tensors, so that a worker thread or a GPU can keep weights and optimizer state to itself.
  */
 
+import { createPauses } from "../../base/pause.ts";
 import type { DType, HostTensor } from "../../base/tensor.ts";
 import type { DeviceName, Graph } from "../graph.ts";
 import type { Scan } from "../onnx/model.ts";
@@ -114,6 +115,17 @@ export const readAll = (tensors: Named<DeviceTensor>): Promise<Record<string, Ho
 /** Puts several named tensors on a device. */
 export const uploadAll = (device: Device, tensors: Named<HostTensor>): Record<string, DeviceTensor> =>
   forAll(tensors, (held) => device.upload(held));
+
+/** As uploadAll, in turns: large tensors take a while to be passed to a worker thread. */
+export const uploadInTurns = async (device: Device, tensors: Named<HostTensor>): Promise<Record<string, DeviceTensor>> => {
+  const pause = createPauses();
+  const uploaded: Record<string, DeviceTensor> = {};
+  for (const [name, held] of Object.entries(tensors)) {
+    uploaded[name] = device.upload(held);
+    await pause();
+  }
+  return uploaded;
+};
 
 /** Moves several named tensors to another lane of their device. */
 export const moveAll = async (device: Device, tensors: Named<DeviceTensor>): Promise<Record<string, DeviceTensor>> =>

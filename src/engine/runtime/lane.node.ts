@@ -153,7 +153,7 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
       return heldTensor({ held, dtype: "f32", shape });
     },
     compile: async (graph, options = {}) => {
-      const { bytes, fed, spec } = cpuModel(graph, options, threads);
+      const { bytes, fed, spec } = await cpuModel(graph, options, threads);
       const kept = options.kept ?? [];
       const program = numbers++;
       await ask({ kind: "compile", program, bytes, spec }, [bytes.buffer as ArrayBuffer]);

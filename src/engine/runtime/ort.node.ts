@@ -13,7 +13,7 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
   adopt: onHost,
   zeros: (shape) => onHost(zeros("f32", shape)),
   compile: async (graph, compileOptions = {}) => {
-    const { bytes, fed, spec } = cpuModel(graph, compileOptions, options.threads ?? 0);
+    const { bytes, fed, spec } = await cpuModel(graph, compileOptions, options.threads ?? 0);
     const session = await openSession(bytes, spec);
     return {
       run: async (inputs, runOptions) => {
