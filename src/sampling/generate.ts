@@ -207,8 +207,9 @@ export const createGenerator = async (
   const caches = Array.from({ length: model.config.layers }, (_, layer) => [`key.${layer}`, `value.${layer}`]).flat();
   const graph = decodingGraph(model, sampling);
   const scan = { carried: ["token"], sliced: ["position", "uniform"] };
+  const cacheRows = prompt.length + maxTokens - 1;
   const programs = await Promise.all(
-    lanesOf(device).map((lane) => lane.compile(graph, { frozen: underInputNames(weights), caches, scan })),
+    lanesOf(device).map((lane) => lane.compile(graph, { frozen: underInputNames(weights), caches, cacheRows, scan })),
   );
 
   /** Draws these sequences. `onTokens` hears how many sequences got a token or need none any more. */
@@ -315,8 +316,7 @@ export const createGenerator = async (
           );
       });
       const perToken = 2 * model.config.layers * model.config.keyValueHeads * model.config.headWidth;
-      if (4 * perToken * size * (prompt.length + maxTokens) > keptCaches)
-        await Promise.all(programs.map((program) => program.clear()));
+      if (4 * perToken * size * cacheRows > keptCaches) await Promise.all(programs.map((program) => program.clear()));
       return { ...samples, texts };
     },
     dispose: async () => {

@@ -14,6 +14,8 @@ export interface SessionSpec {
   readonly outputs: readonly string[];
   /** Inputs that the session keeps itself, as CompileOptions.caches. */
   readonly caches: Readonly<Record<string, TypeOf>>;
+  /** As CompileOptions.cacheRows. */
+  readonly cacheRows: number;
   /** What is left of CompileOptions.scan for the session to do: that of programs with caches. */
   readonly scan?: Scan;
   /** As CompileOptions.piecewise. */
@@ -32,7 +34,7 @@ export interface CpuModel {
 /** A graph made ready for ONNX Runtime on the CPU. @throws TiltError when a frozen tensor does not fit */
 export const cpuModel = async (
   graph: Graph,
-  { frozen = {}, scan, caches = [], piecewise = false }: CompileOptions,
+  { frozen = {}, scan, caches = [], cacheRows = 0, piecewise = false }: CompileOptions,
   threads: number,
 ): Promise<CpuModel> => {
   bindInputs("cpu", Object.fromEntries(Object.entries(graph.inputs).filter(([name]) => name in frozen)), frozen);
@@ -49,6 +51,7 @@ export const cpuModel = async (
     spec: {
       outputs: Object.keys(graph.outputs),
       caches: Object.fromEntries(caches.map((name) => [name, types[name]!])),
+      cacheRows,
       ...inSession,
       piecewise,
       threads,

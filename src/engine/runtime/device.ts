@@ -31,6 +31,8 @@ export interface CompileOptions {
   readonly kept?: readonly string[];
   /** Inputs [B, ..., C, K] that the program keeps itself and that each run adds a row to: its output of the same name (row-cache.ts). */
   readonly caches?: readonly string[];
+  /** Rows that caches will have, as far as is known: room is taken for so many at once. There may be more. */
+  readonly cacheRows?: number;
   /**
    * The graph works element by element along its one axis N: it is run over pieces of that axis that fit the cache. Tensors for inputs [N] may have
    * any shape, and all of one run the same; so have its outputs.

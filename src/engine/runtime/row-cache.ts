@@ -31,8 +31,15 @@ interface Cache<D extends "f32" | "f64"> {
   buffer: DataOf[D];
 }
 
-/** @param types what the caches are as inputs: the first axis is of sequences, the second to last of rows */
-export const createRowCaches = <D extends "f32" | "f64">(types: Readonly<Record<string, TypeOf>>, dtype: D): RowCaches => {
+/**
+ * @param types what the caches are as inputs: the first axis is of sequences, the second to last of rows
+ * @param rows  how many there will be, as far as is known
+ */
+export const createRowCaches = <D extends "f32" | "f64">(
+  types: Readonly<Record<string, TypeOf>>,
+  dtype: D,
+  rows = 0,
+): RowCaches => {
   const caches = Object.entries(types).map(([name, { shape }]): readonly [string, Cache<D>] => {
     const inner = shape.slice(1, -2) as number[];
     return [name, { groups: sizeOf(inner), inner, width: shape[shape.length - 1] as number, buffer: allocate(dtype, 0) }];
@@ -42,9 +49,9 @@ export const createRowCaches = <D extends "f32" | "f64">(types: Readonly<Record<
   let capacity = capacityStep;
 
   const reserve = (cache: Cache<D>): void => {
-    const size = batch * cache.groups * capacity * cache.width;
-    if (cache.buffer.length >= size) return;
-    const larger = allocate(dtype, size);
+    const ofRow = batch * cache.groups * cache.width;
+    if (cache.buffer.length >= ofRow * capacity) return;
+    const larger = allocate(dtype, ofRow * Math.max(capacity, capacityStep * Math.ceil(rows / capacityStep)));
     larger.set(cache.buffer);
     cache.buffer = larger;
   };

@@ -35,7 +35,7 @@ const pieceSize = 2 ** 18;
 /** @throws TiltError (runtime) when ONNX Runtime refuses the model */
 export const openSession = async (
   model: Uint8Array,
-  { outputs, caches, scan, piecewise, threads }: SessionSpec,
+  { outputs, caches, cacheRows, scan, piecewise, threads }: SessionSpec,
 ): Promise<Session> => {
   const session = await InferenceSession.create(model, {
     executionProviders: ["cpu"],
@@ -57,7 +57,7 @@ export const openSession = async (
     );
   });
   const cacheNames = Object.keys(caches);
-  const store = createRowCaches(caches, "f32");
+  const store = createRowCaches(caches, "f32", cacheRows);
   const runOnce = async (inputs: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> => {
     const feeds = Object.fromEntries(Object.entries(inputs).map(([name, held]) => [name, toOrt(held)]));
     const results = await session.run(feeds).catch((error: unknown) => {
