@@ -93,15 +93,15 @@ const measure = async (point: Point): Promise<Cost> => {
   const adam = { name: "adam", beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0 } as const;
   // Long texts are taken fewer at once, so that a micro-batch has about as many tokens.
   const microBatch = Math.max(1, Math.min(16, Math.round(640 / length)));
-  const tuner = await createTuner(device, model, methodOf({ name: "gdc++", baseline: "z" }), { adam, microBatch });
-  const state = tuner.start(uploadAll(device, weights));
+  const tuner = await createTuner(device, model, methodOf({ name: "gdc++", baseline: "z" }), { adam, microBatch, inPlace: true });
+  let state = tuner.start(uploadAll(device, weights));
   const step = async (count: number): Promise<Omit<Cost, "memory">> => {
     const times = [performance.now()];
     const samples = await generator.generate({ count, key: keyOf(2, "growth") });
     times.push(performance.now());
     const { logProbs } = await scorer.score(samples);
     times.push(performance.now());
-    await tuner.step(state, { samples, logBase: logProbs, logTarget: logProbs, logZ: 0 }, 0);
+    ({ state } = await tuner.step(state, { samples, logBase: logProbs, logTarget: logProbs, logZ: 0 }, 0));
     times.push(performance.now());
     const [generate, score, train] = times.slice(1).map((time, i) => time - times[i]!) as [number, number, number];
     return { generate, score, train };

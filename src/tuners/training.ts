@@ -189,9 +189,10 @@ export const createLaneTraining = async (device: Device, model: SequenceModel, o
   const lanes = await Promise.all(
     lanesOf(device).map(async (lane) => ({ lane, training: await createTraining(lane, model, objective) })),
   );
+  const atOnce = atOnceOf(model);
   return {
     gradients: async (weights, lengths, microBatch, pieceOf, onDone) => {
-      const work = shareSequences(lengths, microBatch, lanes.length, atOnceOf(model));
+      const work = shareSequences(lengths, microBatch, lanes.length, atOnce);
       // The first lane is the device, and has the weights; the others are given a copy, before the first one is at work.
       const copies = await Promise.all(
         lanes.map(({ lane }, i) => (i === 0 || work[i]!.length === 0 ? weights : copyAll(lane, weights))),

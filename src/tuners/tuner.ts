@@ -223,9 +223,8 @@ export const createTuner = async (
           norms += gradNorm;
           finite = Number.isFinite(sums["loss"]) && Number.isFinite(gradNorm);
           if (finite) {
-            // The state that went in is needed until the last update, to go back to. Those in between belong to nobody else.
-            const last = passes === epochs * parts.length;
-            const overwrite = passes > 1 || (inPlace && last);
+            // Of several updates the first leaves the state that went in, to go back to. Those in between belong to nobody else.
+            const overwrite = passes > 1 || (inPlace && epochs * parts.length === 1);
             const updated = await optimizer.update(weights, pass.gradients, moments, { learningRate, gradNorm, overwrite });
             weights = updated.weights;
             moments = updated.state;

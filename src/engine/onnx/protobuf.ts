@@ -46,32 +46,40 @@ export const textField = (field: number, text: string): Message => bytesField(fi
 export const messageField = (field: number, message: Message): Message =>
   join([of(tag(field, 2), varint(message.size)), message]);
 
-/** One contiguous array. */
-export const toBytes = (message: Message): Uint8Array => {
-  const bytes = new Uint8Array(message.size);
-  let at = 0;
-  for (const chunk of message.chunks) {
-    bytes.set(chunk, at);
-    at += chunk.length;
-  }
-  return bytes;
-};
-
 /** Bytes that are copied in a few milliseconds. */
 const pieceSize = 4 * 2 ** 20;
 
-/** The same in turns: of a large model it takes seconds. */
-export const toBytesInTurns = async (message: Message): Promise<Uint8Array> => {
+/** Copies a message into one array, piece by piece. */
+function* copying(message: Message): Generator<void, Uint8Array> {
   const bytes = new Uint8Array(message.size);
-  const pause = createPauses();
   let at = 0;
   for (const chunk of message.chunks) {
     for (let start = 0; start < chunk.length; start += pieceSize) {
       const piece = chunk.subarray(start, start + pieceSize);
       bytes.set(piece, at);
       at += piece.length;
-      await pause();
+      yield;
     }
   }
   return bytes;
+}
+
+/** One contiguous array. */
+export const toBytes = (message: Message): Uint8Array => {
+  const copy = copying(message);
+  for (;;) {
+    const { done, value } = copy.next();
+    if (done) return value;
+  }
+};
+
+/** The same in turns: of a large model it takes most of a second. */
+export const toBytesInTurns = async (message: Message): Promise<Uint8Array> => {
+  const copy = copying(message);
+  const pause = createPauses();
+  for (;;) {
+    const { done, value } = copy.next();
+    if (done) return value;
+    await pause();
+  }
 };

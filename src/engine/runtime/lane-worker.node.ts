@@ -66,7 +66,9 @@ port.on("message", (request: Request) => {
     if (request.kind === "hold") tensors.set(request.held, request.tensor);
     else if (request.kind === "zeros") tensors.set(request.held, zeros("f32", request.shape));
     else if (request.kind === "drop") {
-      freeBuffer(found(request).data);
+      // A worker that took the place of one that died does not have it.
+      const held = tensors.get(request.held);
+      if (held !== undefined) freeBuffer(held.data);
       tensors.delete(request.held);
     } else {
       const answer: Answer = await work(request).then(
