@@ -106,10 +106,15 @@ const open = async (directory: string, threads: number) => {
     throw new Error(
       `expected as many threads as there are cores, ${availableParallelism()}, which is what the device takes; got ${threads}`,
     );
-  const base = await library.loadModelDirectory(nodeFiles, directory);
+  const { weights, ...base } = await library.loadModelDirectory(nodeFiles, directory);
+  const parameters = Object.values(weights).reduce((total, { data }) => total + data.length, 0);
   const model = library.createCausalModel(base.config);
   // As a run opens it; a revision of before there were lanes has no say in it.
   const device = openDevice("cpu", library.lanesFor?.(model) ?? {});
+  // As a run holds them, on the device and nowhere else; before there was a way to, on the host.
+  const { adoptInTurns } = library as Partial<typeof Library>;
+  const held = adoptInTurns === undefined ? undefined : await adoptInTurns(device, weights);
+  const baseWeights = (held ?? weights) as typeof weights;
   const { tokenizer, startId } = base;
   const V = base.config.vocabularySize;
   const ceilings = keeper<() => Promise<Ceiling>>();
@@ -123,14 +128,17 @@ const open = async (directory: string, threads: number) => {
 
   const openTuner = async (spec: Library.MethodSpec, microBatch: number) => {
     const tuner = await library.createTuner(device, model, library.methodOf(spec), { adam, microBatch, inPlace: true });
-    return { tuner, state: tuner.start(library.uploadAll(device, base.weights)) };
+    return {
+      tuner,
+      state: tuner.start(held === undefined ? library.uploadAll(device, weights) : await library.copyAll(device, held)),
+    };
   };
   const tunerOf = (spec: Library.MethodSpec, microBatch: number) =>
     tuners(`${spec.name} ${microBatch}`, () => openTuner(spec, microBatch));
   const scorerOf = (microBatch: number) =>
-    scorers(microBatch, () => library.createScorer(device, model, base.weights, microBatch));
-  const openGenerator = (weights: Library.ModelDirectory["weights"], batch: number): Promise<Library.Generator> =>
-    library.createGenerator(device, model, weights, {
+    scorers(microBatch, () => library.createScorer(device, model, baseWeights, microBatch));
+  const openGenerator = (of: Library.PlacedTensors, batch: number): Promise<Library.Generator> =>
+    library.createGenerator(device, model, of, {
       sampling: { kind: "full", temperature: 1 },
       prompt: [startId],
       maxTokens: textLength,
@@ -138,7 +146,7 @@ const open = async (directory: string, threads: number) => {
       tokenizer,
       batch,
     });
-  const generatorOf = (batch: number) => generators(batch, () => openGenerator(base.weights, batch));
+  const generatorOf = (batch: number) => generators(batch, () => openGenerator(baseWeights, batch));
   const key = library.keyOf(12, "bench");
 
   /** Texts of no meaning, as probable under q as any. */
@@ -164,7 +172,7 @@ const open = async (directory: string, threads: number) => {
   const measure = (samples: Library.Samples) => library.featureMatrix([feature], library.sequencesOf(samples));
 
   return {
-    parameters: Object.values(base.weights).reduce((total, { data }) => total + data.length, 0),
+    parameters,
     sizes: base.config,
 
     ceiling: async () => (await ceilings("", () => openCeiling(library, cpuDevice({ threads }))))(),
@@ -234,8 +242,11 @@ const open = async (directory: string, threads: number) => {
       const held = await tunerOf(grpo, microBatch);
       const a = await scorerOf(microBatch);
       const work = async (): Promise<void> => {
-        const weights = await library.readAll(held.tuner.policyWeights(held.state));
-        const policy = await openGenerator(weights as Library.ModelDirectory["weights"], batch);
+        const policyWeights = held.tuner.policyWeights(held.state);
+        const policy = await openGenerator(
+          adoptInTurns === undefined ? await library.readAll(policyWeights) : policyWeights,
+          batch,
+        );
         const samples = await policy.generate({ count, key });
         await policy.dispose();
         const reward = (await measure(samples)).values;

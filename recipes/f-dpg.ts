@@ -23,7 +23,7 @@ import {
   updatePartition,
   uploadAll,
 } from "tiltlm";
-import { fitToBase, hostWeights, logRatiosOf, play, type Setting, type Step, told } from "./setting.ts";
+import { fitToBase, logRatiosOf, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "f-dpg" }>;
 
@@ -90,7 +90,7 @@ export async function* fDpg(
       let moves = method.samplesFrom === "policy";
       if (!moves && step % checks.updateEvery === 0) {
         const fresh = await draw("proposal", checks.samples, step);
-        const pi = await setting.scorerOf(await hostWeights(tuner.policyWeights(policy)));
+        const pi = await setting.scorerOf(tuner.policyWeights(policy));
         const { logProbs: logPolicy } = await pi.score(fresh.samples).finally(() => pi.dispose());
         partition = updatePartition(partition, logRatiosOf(fresh));
         const scores = { logTarget: fresh.logTarget, logProposal: fresh.samples.logProbs, logPolicy };
@@ -98,7 +98,7 @@ export async function* fDpg(
       }
       if (moves) {
         await q.dispose();
-        q = await setting.generatorOf(await hostWeights(tuner.policyWeights(policy)));
+        q = await setting.generatorOf(tuner.policyWeights(policy));
         qIsBase = false;
       }
 

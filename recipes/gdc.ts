@@ -21,7 +21,7 @@ import {
   updatePartition,
   uploadAll,
 } from "tiltlm";
-import { fitToBase, hostWeights, logRatiosOf, play, type Setting, type Step, told } from "./setting.ts";
+import { fitToBase, logRatiosOf, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "dpg" | "gdc" | "gdc++" }>;
 
@@ -95,7 +95,7 @@ export async function* gdc(
       let moves = method.samplesFrom === "policy";
       if (!moves && step % checks.updateEvery === 0) {
         const fresh = await draw("proposal", checks.samples, step);
-        const pi = await setting.scorerOf(await hostWeights(tuner.policyWeights(policy)));
+        const pi = await setting.scorerOf(tuner.policyWeights(policy));
         const { logProbs: logPolicy } = await pi.score(fresh.samples).finally(() => pi.dispose());
         partition = updatePartition(partition, logRatiosOf(fresh));
         const { logTarget, samples } = fresh;
@@ -105,7 +105,7 @@ export async function* gdc(
       }
       if (moves) {
         await q.dispose();
-        q = await setting.generatorOf(await hostWeights(tuner.policyWeights(policy)));
+        q = await setting.generatorOf(tuner.policyWeights(policy));
         qIsBase = false;
       }
 

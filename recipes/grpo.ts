@@ -9,7 +9,7 @@
  */
 
 import { createTuner, learningRateAt, logTargetOf, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
-import { drawOnce, fitToBase, hostWeights, play, type Setting, type Step, told } from "./setting.ts";
+import { drawOnce, fitToBase, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "grpo" }>;
 
@@ -41,7 +41,7 @@ export async function* grpo(setting: Setting, steps: number, spec: Spec): AsyncG
     for (let step = 1; step <= steps; step++) {
       // Draw a group from pi as it is now: the "old policy" of the paper, which makes one update per group, so that the ratio
       // pi/q starts at 1.
-      const pi = await hostWeights(tuner.policyWeights(policy));
+      const pi = tuner.policyWeights(policy);
       const count = batch.samples;
       const samples = await drawOnce(setting, pi, { count, key: setting.keyFor("train"), firstIndex: (step - 1) * count });
 

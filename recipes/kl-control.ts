@@ -15,7 +15,7 @@
  */
 
 import { createTuner, learningRateAt, logTargetOf, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
-import { drawOnce, fitToBase, hostWeights, play, type Setting, type Step, told } from "./setting.ts";
+import { drawOnce, fitToBase, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "kl-control" | "rloo" }>;
 
@@ -49,7 +49,7 @@ export async function* klControl(setting: Setting, steps: number, spec: Spec): A
   try {
     for (let step = 1; step <= steps; step++) {
       // Draw, from pi as it is now.
-      const pi = await hostWeights(tuner.policyWeights(policy));
+      const pi = tuner.policyWeights(policy);
       const count = batch.samples;
       const samples = await drawOnce(setting, pi, { count, key: setting.keyFor("train"), firstIndex: (step - 1) * count });
 

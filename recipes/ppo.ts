@@ -10,7 +10,7 @@
  */
 
 import { createTuner, learningRateAt, logTargetOf, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
-import { drawOnce, fitToBase, hostWeights, play, type Setting, type Step, told } from "./setting.ts";
+import { drawOnce, fitToBase, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "ppo" }>;
 
@@ -79,7 +79,7 @@ export async function* ppo(
   try {
     for (let step = 1; step <= steps; step++) {
       // Draw, from pi as it is now: the "old policy" q of this batch, whose log-probabilities come with the texts.
-      const pi = await hostWeights(tuner.policyWeights(policy));
+      const pi = tuner.policyWeights(policy);
       const count = batch.samples;
       const samples = await drawOnce(setting, pi, { count, key: setting.keyFor("train"), firstIndex: (step - 1) * count });
 

@@ -10,7 +10,7 @@
  */
 
 import { createTuner, learningRateAt, logTargetOf, type MethodSpec, methodOf, rewardColumn, uploadAll } from "tiltlm";
-import { drawOnce, fitToBase, hostWeights, play, type Setting, type Step, told } from "./setting.ts";
+import { drawOnce, fitToBase, play, type Setting, type Step, told } from "./setting.ts";
 
 type Spec = Extract<MethodSpec, { name: "reinforce" | "reinforce-target" }>;
 
@@ -42,7 +42,7 @@ export async function* reinforce(setting: Setting, steps: number, spec: Spec): A
   try {
     for (let step = 1; step <= steps; step++) {
       // Draw, from pi as it is now: a policy gradient is an expectation over the policy's own texts.
-      const pi = await hostWeights(tuner.policyWeights(policy));
+      const pi = tuner.policyWeights(policy);
       const count = batch.samples;
       const samples = await drawOnce(setting, pi, { count, key: setting.keyFor("train"), firstIndex: (step - 1) * count });
 

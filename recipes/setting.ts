@@ -8,7 +8,6 @@ import {
   createGenerator,
   createReward,
   createScorer,
-  type DeviceTensors,
   emptyPartition,
   type FeatureMatrix,
   type FeatureSpec,
@@ -22,11 +21,10 @@ import {
   logTargetOf,
   logWeights,
   momentEstimates,
-  type NamedTensors,
+  type PlacedTensors,
   partitionEstimate,
   type RewardSpec,
   type RunConfig,
-  readAll,
   type Samples,
   type ScoredSamples,
   type StepReport,
@@ -82,9 +80,9 @@ export const openSetting = async (choices: Choices, device = openDevice("cpu")) 
     /** Randomness has a key per purpose, and under it a number per text: no draw depends on what was drawn before. */
     keyFor: (purpose: "fit" | "train" | "proposal" | "shuffle") => keyOf(choices.seed, purpose),
     /** Draws from these weights, the full softmax: the log q(x) that comes with a text is exactly that of how it was drawn. */
-    generatorOf: (weights: NamedTensors) => createGenerator(device, model, weights, texts),
+    generatorOf: (weights: PlacedTensors) => createGenerator(device, model, weights, texts),
     /** log-probabilities of given texts under these weights. */
-    scorerOf: (weights: NamedTensors) => createScorer(device, model, weights),
+    scorerOf: (weights: PlacedTensors) => createScorer(device, model, weights),
     /** phi(x) of each text, and as a last column r(x). */
     measure: async (samples: Samples): Promise<FeatureMatrix> => {
       const sequences = sequencesOf(samples);
@@ -95,13 +93,10 @@ export const openSetting = async (choices: Choices, device = openDevice("cpu")) 
 };
 
 /** Texts from weights that will not be drawn from again. */
-export const drawOnce = async (setting: Setting, weights: NamedTensors, request: Parameters<Generator["generate"]>[0]) => {
+export const drawOnce = async (setting: Setting, weights: PlacedTensors, request: Parameters<Generator["generate"]>[0]) => {
   const generator = await setting.generatorOf(weights);
   return generator.generate(request).finally(() => generator.dispose());
 };
-
-/** Weights brought from the device to the host, where generators and scorers take them from. */
-export const hostWeights = async (tensors: DeviceTensors) => (await readAll(tensors)) as NamedTensors;
 
 /** log P(x)/q(x) of each text: the mean of the ratio is Z, whatever q is (M9). */
 export const logRatiosOf = ({ logTarget, samples }: Batch): Float64Array =>

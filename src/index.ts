@@ -17,13 +17,17 @@ export { apply, defineOp, type Emitter, type Graph, type Op, type TypeOf, type V
 export { onnxModel } from "./engine/onnx/model.ts";
 export * as ops from "./engine/ops/index.ts";
 export {
+  adoptInTurns,
   type CompileOptions,
+  copyAll,
   type Device,
   type DeviceName,
   type DeviceTensor,
+  type PlacedTensors,
   type Program,
   readAll,
   uploadAll,
+  uploadInTurns,
 } from "./engine/runtime/device.ts";
 export { referenceDevice } from "./engine/runtime/reference.ts";
 export type { Axis, Shape } from "./engine/shape.ts";

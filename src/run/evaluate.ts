@@ -1,7 +1,7 @@
 /** Every measure of one model: of its own texts, and against a target of its texts and the base's together (docs/math.md M12 to M20, M49). */
 
 import { runtimeError } from "../base/errors.ts";
-import type { NamedTensors } from "../base/tensor.ts";
+import type { PlacedTensors } from "../engine/runtime/device.ts";
 import { loadModelDirectory } from "../models/directory.ts";
 import { generatorBatch, samplingOf } from "../sampling/generate.ts";
 import { firstOf, type Samples } from "../sampling/samples.ts";
@@ -38,11 +38,13 @@ export const referenceOf = (
 
 /** The same texts drawn again, for a run that was resumed. Whole batches of the generator: then they are the same to the bit. */
 export const redrawReference = async (setup: Setup, target: Target, context: RunContext): Promise<Reference> => {
-  const { config, base } = setup;
+  const { config } = setup;
   const wanted = config.evaluate.samples;
   const count = Math.min(config.target!.samples, Math.ceil(wanted / generatorBatch) * generatorBatch);
   const samples = await inPhase(context, "sampling the base", count, "texts", (onProgress) =>
-    using(setup.generatorOf(base.weights), (generator) => generator.generate({ count, key: setup.keyFor("fit"), onProgress })),
+    using(setup.generatorOf(setup.baseWeights), (generator) =>
+      generator.generate({ count, key: setup.keyFor("fit"), onProgress }),
+    ),
   );
   return referenceOf({ samples, matrix: await setup.measure(samples), target }, wanted);
 };
@@ -86,7 +88,7 @@ const targetMeasures = (ofBase: MixedScores, ofPolicy: MixedScores, where: strin
 export const measureModel = async (
   setup: Setup,
   against: { readonly target: Target; readonly reference: Reference } | undefined,
-  weights: NamedTensors,
+  weights: PlacedTensors,
   model: Measures["model"],
   context: RunContext,
 ): Promise<Measured> => {
@@ -105,7 +107,7 @@ export const measureModel = async (
             generator.generate({ count, key, onProgress: (done) => progress(count + done) }),
           )
         : samples;
-    const scored = await using(setup.scorerOf(setup.base.weights), async (scorer) => ({
+    const scored = await using(setup.scorerOf(setup.baseWeights), async (scorer) => ({
       logBase: (await scorer.score(samples, (done) => progress(count * draws + done))).logProbs,
       shownLogBase: topP < 1 ? (await scorer.score(shown)).logProbs : undefined,
     }));
@@ -166,7 +168,7 @@ export const evaluateDirectory = async (
 ): Promise<{ evaluation: Evaluation; fit?: FitReport }> => {
   const start = context.clock();
   const setup = await openSetup(config, context);
-  const policy = likeBase(await loadModelDirectory(context.files, model), setup.base);
+  const policy = likeBase(await loadModelDirectory(context.files, model), setup);
   const fitted = config.target === undefined ? undefined : await fitFrom(setup, context);
   const against = fitted && { target: fitted.target, reference: referenceOf(fitted, config.evaluate.samples) };
   const { measures, drawn } = await measureModel(setup, against, policy.weights, "policy", context);

@@ -29,7 +29,7 @@ export const fitFrom = async (setup: Setup, context: RunContext): Promise<Fit> =
   const count = config.target.samples;
   const specs = targetSpecsOf(config.target);
   const samples = await inPhase(context, "sampling the base", count, "texts", (onProgress) =>
-    using(setup.generatorOf(setup.base.weights), (generator) =>
+    using(setup.generatorOf(setup.baseWeights), (generator) =>
       generator.generate({ count, key: setup.keyFor("fit"), onProgress }),
     ),
   );

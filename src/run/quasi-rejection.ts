@@ -108,7 +108,7 @@ export const sampleTarget = async (
   const maxTrials = options.maxTrials ?? Math.ceil((100 * count) / acceptance);
   const setup = await openSetup(config, context);
   const other =
-    options.proposal === undefined ? undefined : likeBase(await loadModelDirectory(context.files, options.proposal), setup.base);
+    options.proposal === undefined ? undefined : likeBase(await loadModelDirectory(context.files, options.proposal), setup);
   const fitted = await fitFrom(setup, context);
 
   const work = async (draw: Draw): Promise<TargetSample> => {
@@ -156,7 +156,7 @@ export const sampleTarget = async (
     return { texts, report: { requested: acceptance, achieved, trials, logBetaOverZ, pilot } };
   };
 
-  return using(setup.generatorOf((other ?? setup.base).weights), async (generator) => {
+  return using(setup.generatorOf(other?.weights ?? setup.baseWeights), async (generator) => {
     const generate = async (request: Parameters<Draw>[0], where: string) => {
       const samples = withProbabilities(await generator.generate(request), where);
       const matrix = await setup.measure(samples);
@@ -164,7 +164,7 @@ export const sampleTarget = async (
     };
     // Of the base's own texts P/q = P/a, which needs no model.
     if (other === undefined) return work((request) => generate(request, config.base));
-    return using(setup.scorerOf(setup.base.weights), (scorer) =>
+    return using(setup.scorerOf(setup.baseWeights), (scorer) =>
       work(async (request) => {
         const { samples, matrix, logRatios } = await generate(request, other.path);
         const { logProbs } = await scorer.score(samples, (done) => request.onProgress?.(request.count + done));

@@ -2,10 +2,10 @@
 
 import { runtimeError, usageError } from "../base/errors.ts";
 import { type Key, keyOf } from "../base/random.ts";
-import type { NamedTensors } from "../base/tensor.ts";
-import type { Device } from "../engine/runtime/device.ts";
+import { adoptInTurns, type Device, type PlacedTensors } from "../engine/runtime/device.ts";
 import { type CausalModel, createCausalModel, isLarge } from "../models/causal-model.ts";
 import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts";
+import type { DeviceTensors } from "../optim/adam.ts";
 import { createGenerator, type Generator, type Sampling } from "../sampling/generate.ts";
 import { createScorer, type Scorer } from "../sampling/log-prob.ts";
 import { type Samples, sequencesOf } from "../sampling/samples.ts";
@@ -19,15 +19,18 @@ export const exactSampling: Sampling = { kind: "full", temperature: 1 };
 
 export interface Setup {
   readonly config: RunConfig;
-  readonly base: ModelDirectory;
+  readonly base: Omit<ModelDirectory, "weights">;
+  /** The base's weights, on the device: nothing else holds them. */
+  readonly baseWeights: DeviceTensors;
   readonly model: CausalModel;
   readonly device: Device;
   /** Token ids every sequence is conditioned on, the start token first. */
   readonly prompt: readonly number[];
   readonly features: readonly Feature[];
   keyFor(purpose: "fit" | "train" | "shuffle" | "proposal" | "evaluate"): Key;
-  generatorOf(weights: NamedTensors, sampling?: Sampling): Promise<Generator>;
-  scorerOf(weights: NamedTensors): Promise<Scorer>;
+  generatorOf(weights: PlacedTensors, sampling?: Sampling): Promise<Generator>;
+  /** Weights on the device must not be given back before the scorer is. */
+  scorerOf(weights: PlacedTensors): Promise<Scorer>;
   /** phi(x) of every sequence, and as a last column "reward" r(x), where the config has one. */
   measure(samples: Samples): Promise<FeatureMatrix>;
 }
@@ -62,7 +65,7 @@ export const lanesFor = (model: CausalModel): { readonly lanes?: number } => (is
 
 /** @throws TiltError for a base that cannot be read, or a prompt that does not fit */
 export const openSetup = async (config: RunConfig, context: Pick<RunContext, "files" | "openDevice">): Promise<Setup> => {
-  const base = await loadModelDirectory(context.files, config.base);
+  const { weights, ...base } = await loadModelDirectory(context.files, config.base);
   const model = createCausalModel(base.config);
   const device = context.openDevice(config.device, lanesFor(model));
   const prompt = [base.startId, ...base.tokenizer.encode(config.sequence.prompt)];
@@ -82,6 +85,7 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
   return {
     config,
     base,
+    baseWeights: await adoptInTurns(device, weights),
     model,
     device,
     prompt,
@@ -99,8 +103,8 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
 };
 
 /** The model, once it is known that the base's graph can run it. @throws TiltError (runtime) naming the first weight that differs */
-export const likeBase = (model: ModelDirectory, base: ModelDirectory): ModelDirectory => {
-  for (const [name, { shape }] of Object.entries(base.weights)) {
+export const likeBase = (model: ModelDirectory, { baseWeights }: Setup): ModelDirectory => {
+  for (const [name, { shape }] of Object.entries(baseWeights)) {
     const found = model.weights[name]?.shape;
     if (found?.join() === shape.join()) continue;
     throw runtimeError({

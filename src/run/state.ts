@@ -3,7 +3,7 @@
 import { runtimeError } from "../base/errors.ts";
 import { type Files, joinPath, readText } from "../base/files.ts";
 import type { NamedTensors } from "../base/tensor.ts";
-import { type Device, readAll, uploadInTurns } from "../engine/runtime/device.ts";
+import { adoptInTurns, type Device, readAll } from "../engine/runtime/device.ts";
 import { readSafetensors, safetensorsParts } from "../models/weights/safetensors.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 import type { Target } from "../targets/ebm.ts";
@@ -30,7 +30,7 @@ export interface RunState {
   /** The average of the policy's weights, and how many sets of weights are in it; undefined until the first is. */
   readonly average: { readonly weights: DeviceTensors; readonly count: number } | undefined;
   /** Weights of q; undefined while it is the base. */
-  readonly proposal: NamedTensors | undefined;
+  readonly proposal: DeviceTensors | undefined;
   /** Undefined where the config has no target. */
   readonly goal: Goal | undefined;
   readonly before: Evaluation;
@@ -67,7 +67,7 @@ export const saveState = async (files: Files, root: string, state: RunState, has
     await write("policy.safetensors", await hostWeights(policy.weights));
     await write("first.safetensors", await hostWeights(policy.adam.first));
     await write("second.safetensors", await hostWeights(policy.adam.second));
-    if (proposal !== undefined) await write("proposal.safetensors", proposal);
+    if (proposal !== undefined) await write("proposal.safetensors", await hostWeights(proposal));
     if (average !== undefined) await write("average.safetensors", await hostWeights(average.weights));
     const plain: Plain = {
       version,
@@ -129,7 +129,7 @@ export const loadState = async (files: Files, root: string, hash: string, device
       fix: "resume with the config it was started with, or choose another --out",
     });
   const read = async (name: string): Promise<NamedTensors> => (await readSafetensors(files, joinPath(path, name))).tensors;
-  const upload = async (name: string): Promise<DeviceTensors> => uploadInTurns(device, await read(name));
+  const upload = async (name: string): Promise<DeviceTensors> => adoptInTurns(device, await read(name));
   const { version: _v, hash: _h, adamStep, controls, averageCount, hasProposal, ...rest } = plain;
   return {
     ...rest,
@@ -141,6 +141,6 @@ export const loadState = async (files: Files, root: string, hash: string, device
       controls,
     },
     average: averageCount === 0 ? undefined : { weights: await upload("average.safetensors"), count: averageCount },
-    proposal: hasProposal ? await read("proposal.safetensors") : undefined,
+    proposal: hasProposal ? await upload("proposal.safetensors") : undefined,
   };
 };

@@ -5,8 +5,8 @@
 
 import { runtimeError, TiltError } from "../base/errors.ts";
 import { meanEstimate } from "../base/numeric.ts";
-import type { NamedTensors } from "../base/tensor.ts";
-import { disposeAll, uploadInTurns } from "../engine/runtime/device.ts";
+import { copyAll, disposeAll, type PlacedTensors } from "../engine/runtime/device.ts";
+import type { DeviceTensors } from "../optim/adam.ts";
 import { averageStep, createAverager } from "../optim/average.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
@@ -64,7 +64,7 @@ const evaluateModel = async (
   setup: Setup,
   state: RunState,
   reference: Reference | undefined,
-  { weights, model, averaged }: { weights: NamedTensors; model: Evaluation["model"]; averaged?: true },
+  { weights, model, averaged }: { weights: PlacedTensors; model: Evaluation["model"]; averaged?: true },
   directory: RunDirectory,
   context: RunContext,
   seconds: () => number,
@@ -114,10 +114,7 @@ const begin = async (
     step: 0,
     samples: config.target?.samples ?? 0,
     seconds: 0,
-    policy: tuner.start(
-      await uploadInTurns(setup.device, setup.base.weights),
-      fitted === undefined ? undefined : baseBatch(fitted),
-    ),
+    policy: tuner.start(await copyAll(setup.device, setup.baseWeights), fitted === undefined ? undefined : baseBatch(fitted)),
     average: undefined,
     proposal: undefined,
     goal: fitted && { target: fitted.target, fit: fitted.report, partition: fitted.partition },
@@ -125,7 +122,7 @@ const begin = async (
     latest: undefined,
     logs: { metrics: 0, samples: 0 },
   };
-  const base = { weights: setup.base.weights, model: "policy" } as const;
+  const base = { weights: setup.baseWeights, model: "policy" } as const;
   const reference = fitted && referenceOf(fitted, config.evaluate.samples);
   const { state, evaluation } = await evaluateModel(setup, fresh, reference, base, directory, context, seconds).catch(orDiscard);
   return { state: { ...state, before: evaluation, latest: { policy: evaluation } }, reference };
@@ -179,21 +176,24 @@ export const tune = async (
     });
   }
 
-  const policyWeights = (): Promise<NamedTensors> => hostWeights(tuner.policyWeights(state.policy));
-  const baseScorer = await setup.scorerOf(setup.base.weights);
-  /** What batches are drawn from, and whether that is still the base. */
-  let source: { readonly generator: Generator; readonly isBase: boolean } = {
-    generator: await setup.generatorOf(state.proposal ?? setup.base.weights),
-    isBase: state.proposal === undefined,
+  const policyWeights = (): DeviceTensors => tuner.policyWeights(state.policy);
+  const baseScorer = await setup.scorerOf(setup.baseWeights);
+  /** What batches are drawn with: its weights are packed once. Not there while a model is evaluated, which takes as much room. */
+  let source: Generator | undefined;
+  const closeSource = async (): Promise<void> => {
+    await source?.dispose();
+    source = undefined;
   };
-  const drawFrom = async (weights: NamedTensors): Promise<void> => {
-    await source.generator.dispose();
-    source = { generator: await setup.generatorOf(weights), isBase: false };
+  /** Whether what batches are drawn from is still the base. */
+  const isBase = (): boolean => (onPolicy ? state.step === 0 : state.proposal === undefined);
+  const proposalWeights = (): DeviceTensors => {
+    if (isBase()) return setup.baseWeights;
+    return onPolicy ? policyWeights() : state.proposal!;
   };
   const moveProposal = async (): Promise<void> => {
-    const proposal = await policyWeights();
-    await drawFrom(proposal);
-    state = { ...state, proposal };
+    await closeSource();
+    if (state.proposal !== undefined) disposeAll(state.proposal);
+    state = { ...state, proposal: await copyAll(setup.device, policyWeights()) };
   };
 
   /** Hears which part of the step under way is done, from 0 to 1. */
@@ -207,7 +207,8 @@ export const tune = async (
     onPart: (part: number) => void = () => {},
   ): Promise<Draw> => {
     const start = context.clock();
-    const samples = await source.generator.generate({
+    source ??= await setup.generatorOf(proposalWeights());
+    const samples = await source.generate({
       count,
       key: setup.keyFor(purpose),
       firstIndex: index * count,
@@ -217,7 +218,7 @@ export const tune = async (
     // Features are measured on this thread while the lanes score.
     const scoring = async () => {
       const onScored = (done: number): void => onPart(drawingPart + ((1 - drawingPart) * done) / count);
-      const scores = source.isBase ? samples : await baseScorer.score(samples, onScored);
+      const scores = isBase() ? samples : await baseScorer.score(samples, onScored);
       return { base: scores, scored: context.clock() };
     };
     const [{ base, scored }, matrix] = await Promise.all([scoring(), setup.measure(samples)]);
@@ -244,7 +245,7 @@ export const tune = async (
   const checkProposal = async (check: Draw) => {
     const { criterion } = config.proposal!;
     const start = context.clock();
-    const { logProbs: logPolicy } = await using(setup.scorerOf(await policyWeights()), (scorer) => scorer.score(check.samples));
+    const { logProbs: logPolicy } = await using(setup.scorerOf(policyWeights()), (scorer) => scorer.score(check.samples));
     state = { ...state, samples: state.samples + check.samples.count, goal: withBatch(state.goal, check) };
     const { logTarget } = check;
     const scored = { sampleSeconds: check.sampleSeconds, scoreSeconds: check.scoreSeconds + (context.clock() - start) / 1000 };
@@ -259,7 +260,7 @@ export const tune = async (
    */
   const advance = async (): Promise<void> => {
     const step = state.step + 1;
-    if (onPolicy && state.step > 0) await drawFrom(await policyWeights());
+    if (onPolicy) await closeSource();
     const batch = await draw("train", config.batch.samples, state.step, (part) => onStepPart(beforeTraining * part));
     const { proposal } = config;
     const isCheck = !onPolicy && proposal !== undefined && proposal.criterion !== "never" && step % proposal.updateEvery === 0;
@@ -338,23 +339,23 @@ export const tune = async (
   let reference = begun?.reference;
   /** The policy, the average and the proposal, as far as the config asks and they differ. */
   const evaluateAll = async (): Promise<void> => {
+    await closeSource();
     if (state.goal !== undefined) reference ??= await redrawReference(setup, state.goal.target, context);
-    const evaluateOne = async (of: { weights: NamedTensors; model: Evaluation["model"]; averaged?: true }) => {
+    const evaluateOne = async (of: { weights: PlacedTensors; model: Evaluation["model"]; averaged?: true }) => {
       const { state: next, evaluation } = await evaluateModel(setup, state, reference, of, directory, context, seconds);
       state = next;
       return evaluation;
     };
-    const policy = await evaluateOne({ weights: await policyWeights(), model: "policy" });
+    const policy = await evaluateOne({ weights: policyWeights(), model: "policy" });
     const { average } = state;
     const latest =
       average === undefined
         ? { policy }
         : {
             policy,
-            average: await evaluateOne({ weights: await hostWeights(average.weights), model: "policy", averaged: true }),
+            average: await evaluateOne({ weights: average.weights, model: "policy", averaged: true }),
           };
-    if (config.evaluate.proposal && !onPolicy)
-      await evaluateOne({ weights: state.proposal ?? setup.base.weights, model: "proposal" });
+    if (config.evaluate.proposal && !onPolicy) await evaluateOne({ weights: proposalWeights(), model: "proposal" });
     state = { ...state, latest };
   };
 
@@ -394,11 +395,11 @@ export const tune = async (
     };
     if (!stopped()) {
       const average = state.average && (await hostWeights(state.average.weights));
-      await directory.finish(summary, await policyWeights(), average);
+      await directory.finish(summary, await hostWeights(policyWeights()), average);
     }
     return { summary, stopped: stopped(), out: options.out };
   } finally {
-    await source.generator.dispose();
+    await closeSource();
     await baseScorer.dispose();
     await averager?.dispose();
     await tuner.dispose();

@@ -6,7 +6,7 @@
 
 import { usageError } from "../base/errors.ts";
 import { type Key, uniformAt } from "../base/random.ts";
-import { f32, i32, type NamedTensors } from "../base/tensor.ts";
+import { f32, i32 } from "../base/tensor.ts";
 import type { Graph, Value } from "../engine/graph.ts";
 import {
   add,
@@ -34,7 +34,7 @@ import {
   takeLast,
   where,
 } from "../engine/ops/index.ts";
-import { type Device, lanesOf, type Program, type RunOptions, shareOut } from "../engine/runtime/device.ts";
+import { type Device, lanesOf, type PlacedTensors, type Program, type RunOptions, shareOut } from "../engine/runtime/device.ts";
 import { type Axis, timesAxes } from "../engine/shape.ts";
 import { type CausalModel, parameterInputs, underInputNames } from "../models/causal-model.ts";
 import type { Tokenizer } from "../models/tokenizer.ts";
@@ -191,7 +191,7 @@ export interface GeneratorOptions {
 export const createGenerator = async (
   device: Device,
   model: CausalModel,
-  weights: NamedTensors,
+  weights: PlacedTensors,
   options: GeneratorOptions,
 ): Promise<Generator> => {
   const { sampling, prompt, maxTokens, endIds, tokenizer, batch: batchSize = generatorBatch } = options;

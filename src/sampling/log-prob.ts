@@ -3,10 +3,19 @@
  * The same graph, with the same head, is what training differentiates.
  */
 
-import { type HostTensor, i32, type NamedTensors } from "../base/tensor.ts";
+import { type HostTensor, i32 } from "../base/tensor.ts";
 import type { Graph } from "../engine/graph.ts";
 import { input } from "../engine/ops/index.ts";
-import { type Device, disposeAll, lanesOf, shareOut, uploadInTurns } from "../engine/runtime/device.ts";
+import {
+  type Device,
+  disposeAll,
+  isPlaced,
+  lanesOf,
+  type PlacedTensors,
+  readAll,
+  shareOut,
+  uploadInTurns,
+} from "../engine/runtime/device.ts";
 import { isLarge, parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
 import type { Samples } from "./samples.ts";
 
@@ -125,23 +134,24 @@ export const scoringGraph = (model: SequenceModel): Graph => {
 /** Sequences of one pass. Of 40 tokens they are 640 rows of every activation, which then mostly stay in the cache (docs/performance.md). */
 export const defaultMicroBatch = 16;
 
-/** A scorer with frozen weights. */
+/** A scorer with frozen weights. Large ones that lie on the device already are read there, and must not be given back before the scorer is. */
 export const createScorer = async (
   device: Device,
   model: SequenceModel,
-  weights: NamedTensors,
+  weights: PlacedTensors,
   microBatch = defaultMicroBatch,
 ): Promise<Scorer> => {
   const graph = scoringGraph(model);
-  // Built-in weights are packed once and read faster, by a twentieth; large ones are not worth the second copy that this is.
   const given = underInputNames(weights);
-  const lanes = await Promise.all(
-    lanesOf(device).map(async (lane) =>
-      isLarge(model)
-        ? { program: await lane.compile(graph), held: await uploadInTurns(lane, given) }
-        : { program: await lane.compile(graph, { frozen: given }), held: {} },
-    ),
-  );
+  // Built-in weights are packed once and read faster, by a twentieth; large ones are not worth the second copy that this is.
+  const placed = async (lane: Device, first: boolean) => {
+    if (!isLarge(model)) return { program: await lane.compile(graph, { frozen: given }), held: {}, own: {} };
+    const program = await lane.compile(graph);
+    if (first && isPlaced(given)) return { program, held: given, own: {} };
+    const own = await uploadInTurns(lane, await readAll(given));
+    return { program, held: own, own };
+  };
+  const lanes = await Promise.all(lanesOf(device).map((lane, i) => placed(lane, i === 0)));
   const forcedBy = async ({ program, held }: (typeof lanes)[number], { tokens, labels }: TeacherForcing): Promise<Float32Array> =>
     (await (await program.run({ ...held, tokens, labels }))["tokenLogProbs"]!.read()).data as Float32Array;
   return {
@@ -162,9 +172,9 @@ export const createScorer = async (
       return { logProbs, tokenLogProbs };
     },
     dispose: async () => {
-      for (const { program, held } of lanes) {
+      for (const { program, own } of lanes) {
         await program.dispose();
-        disposeAll(held);
+        disposeAll(own);
       }
     },
   };

@@ -11,6 +11,7 @@
 
 import { type Estimate, meanEstimate, sum } from "../base/numeric.ts";
 import type { HostTensor } from "../base/tensor.ts";
+import { disposeAll } from "../engine/runtime/device.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 
 export interface GradientDiagnostics {
@@ -72,7 +73,8 @@ type Pass = (
 
 /**
  * Two passes over the first `count` samples, one by one: the first adds the gradients up, the second multiplies each with the sum.
- * @param pass accumulates the gradient of sample b onto `sofar`, with the outputs `squaredNorm` and `dot`
+ * @param zeros where adding up begins; given back
+ * @param pass  accumulates the gradient of sample b onto `sofar`, with the outputs `squaredNorm` and `dot`
  */
 export const gradientDiagnostics = async (count: number, zeros: DeviceTensors, pass: Pass): Promise<GradientDiagnostics> => {
   const squaredNorms = new Float64Array(count);
@@ -81,11 +83,17 @@ export const gradientDiagnostics = async (count: number, zeros: DeviceTensors, p
   let total = zeros;
   for (let b = 0; b < count; b++) {
     const { gradients, outputs } = await pass(b, total);
+    disposeAll(total);
     total = gradients;
     squaredNorms[b] = outputs["squaredNorm"]!.data[0]!;
     if (outputs["advantage"] !== undefined) advantages.push(outputs["advantage"].data[0]!);
   }
-  for (let b = 0; b < count; b++) dots[b] = (await pass(b, total)).outputs["dot"]!.data[0]!;
+  for (let b = 0; b < count; b++) {
+    const { gradients, outputs } = await pass(b, total);
+    disposeAll(gradients);
+    dots[b] = outputs["dot"]!.data[0]!;
+  }
+  disposeAll(total);
   const list = Float64Array.from(advantages);
   return {
     ...gradientStatistics(squaredNorms, dots),

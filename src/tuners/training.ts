@@ -83,6 +83,7 @@ export interface Piece {
 export interface Training {
   /**
    * Adds the gradient of a piece, in micro-batches that are worked off without leaving the runtime.
+   * @param gradients  of what came before; given up for the sum where `overwrite`
    * @param microBatch sequences at a time, by which the piece can be divided; all of them where absent
    * @returns the sum of gradients so far, and the loss and the objective's outputs on the host: [B], or a scalar added up over the micro-batches
    */
@@ -91,7 +92,7 @@ export interface Training {
     gradients: DeviceTensors,
     batch: TeacherForcing,
     inputs: Readonly<Record<string, HostTensor>>,
-    microBatch?: number,
+    options?: { readonly microBatch?: number; readonly overwrite?: boolean },
   ): Promise<{ gradients: DeviceTensors; outputs: Record<string, HostTensor> }>;
   dispose(): Promise<void>;
 }
@@ -123,17 +124,20 @@ export const createTraining = async (
     kept,
   });
   return {
-    accumulate: async (weights, sofar, batch, inputs, microBatch = batch.count) => {
+    accumulate: async (weights, sofar, batch, inputs, { microBatch = batch.count, overwrite = false } = {}) => {
       const times = batch.count / microBatch;
       const mask = f32([batch.count, batch.length], batch.mask);
       const sliced = { tokens: batch.tokens, labels: batch.labels, mask, ...inputs };
-      const result = await program.run({
-        ...underInputNames(weights),
-        ...prefixed("gradient", sofar),
-        ...Object.fromEntries(
-          Object.entries(sliced).map(([name, held]) => [name, held.shape.length === 0 ? held : inTimes(held, times)]),
-        ),
-      });
+      const result = await program.run(
+        {
+          ...underInputNames(weights),
+          ...prefixed("gradient", sofar),
+          ...Object.fromEntries(
+            Object.entries(sliced).map(([name, held]) => [name, held.shape.length === 0 ? held : inTimes(held, times)]),
+          ),
+        },
+        { overwrite: overwrite && times === 1 },
+      );
       const outputs = await readAll(Object.fromEntries(Object.entries(result).filter(([name]) => !name.startsWith("gradient."))));
       return {
         gradients: Object.fromEntries(names.map((name) => [name, result[`gradient.${name}`]!])),
@@ -206,7 +210,7 @@ export const createLaneTraining = async (device: Device, model: SequenceModel, o
           for (const indices of work[i]!) {
             const { batch, inputs } = pieceOf(indices);
             const size = indices.length % microBatch === 0 ? microBatch : indices.length;
-            const pass = await training.accumulate(own, gradients, batch, inputs, size);
+            const pass = await training.accumulate(own, gradients, batch, inputs, { microBatch: size, overwrite: true });
             disposeAll(gradients);
             gradients = pass.gradients;
             pieces.push({ indices, outputs: pass.outputs });

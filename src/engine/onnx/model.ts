@@ -4,21 +4,41 @@
  */
 
 import { runtimeError } from "../../base/errors.ts";
-import type { DType, HostTensor } from "../../base/tensor.ts";
+import { type DType, type HostTensor, sizeOf } from "../../base/tensor.ts";
 import { type Attribute, ancestors, type DeviceName, type Emitter, type Graph, type TypeOf, type Value } from "../graph.ts";
 import { input, isInput } from "../ops/source.ts";
 import { type Axis, namesIn, type Shape, showShape } from "../shape.ts";
-import { bytesField, floatField, integerField, join, type Message, messageField, textField, toBytes } from "./protobuf.ts";
+import {
+  bytesField,
+  type Chunk,
+  floatField,
+  integerField,
+  join,
+  type Message,
+  messageField,
+  textField,
+  toBytes,
+} from "./protobuf.ts";
 
 const int64Type = 7;
 const types: Readonly<Record<DType, number>> = { f32: 1, f64: 1, i32: 6, bool: 9 };
 
-const rawBytes = ({ dtype, data }: HostTensor): Uint8Array => {
+/** A tensor whose numbers are not here: its bytes are left out, to be put in by whoever has them. */
+export interface Elsewhere {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/** Numbers as a model keeps them. */
+export const rawBytes = ({ dtype, data }: HostTensor): Uint8Array => {
   const stored = dtype === "f64" ? Float32Array.from(data) : data;
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 };
 
-const tensorProto = (name: string, type: number, shape: readonly number[], raw: Uint8Array): Message =>
+const chunkOf = (held: HostTensor | Elsewhere): Chunk =>
+  "data" in held ? rawBytes(held) : { of: held, length: sizeOf(held.shape) * (held.dtype === "bool" ? 1 : 4) };
+
+const tensorProto = (name: string, type: number, shape: readonly number[], raw: Chunk): Message =>
   join([...shape.map((size) => integerField(1, size)), integerField(2, type), textField(8, name), bytesField(9, raw)]);
 
 const attributeProto = (name: string, value: Attribute): Message => {
@@ -61,7 +81,7 @@ export const scannedInputs = (inputs: Graph["inputs"], scan: Scan | undefined): 
 export interface ModelOptions {
   readonly device: DeviceName;
   /** Inputs to be built in as constants. */
-  readonly frozen?: Readonly<Record<string, HostTensor>>;
+  readonly frozen?: Readonly<Record<string, HostTensor | Elsewhere>>;
   readonly scan?: Scan;
 }
 
@@ -71,7 +91,7 @@ const protobufLimit = 0x7fffffff;
 /** What an output is called in the model: ONNX has one name space for inputs and outputs, graphs have two. */
 export const outputName = (name: string): string => `output:${name}`;
 
-/** The graph as the bytes of an ONNX model. @throws TiltError when it would pass 2 GiB */
+/** The graph as the bytes of an ONNX model; frozen tensors must be here. @throws TiltError when it would pass 2 GiB */
 export const onnxModel = (graph: Graph, options: ModelOptions): Uint8Array => toBytes(onnxMessage(graph, options));
 
 /** The same before its parts, frozen tensors among them, are copied together. */
@@ -188,7 +208,7 @@ export const onnxMessage = (graph: Graph, { device, frozen = {}, scan }: ModelOp
   for (const [name, value] of Object.entries(graph.inputs)) {
     names.set(value, ownName(name));
     const held = frozen[name];
-    if (held !== undefined) initializers.push(tensorProto(name, types[held.dtype], held.shape, rawBytes(held)));
+    if (held !== undefined) initializers.push(tensorProto(name, types[held.dtype], held.shape, chunkOf(held)));
   }
   for (const value of ancestors(Object.values(graph.outputs))) {
     if (isInput(value) && !names.has(value))

@@ -5,8 +5,16 @@
 
 import { createPauses } from "../../base/pause.ts";
 
+/** Bytes that are not here: how many they are, and what knows them. */
+export interface Gap {
+  readonly length: number;
+  readonly of: object;
+}
+
+export type Chunk = Uint8Array | Gap;
+
 export interface Message {
-  readonly chunks: readonly Uint8Array[];
+  readonly chunks: readonly Chunk[];
   readonly size: number;
 }
 
@@ -26,7 +34,7 @@ export const join = (parts: readonly Message[]): Message => ({
   size: parts.reduce((total, part) => total + part.size, 0),
 });
 
-const of = (...chunks: Uint8Array[]): Message => ({ chunks, size: chunks.reduce((total, chunk) => total + chunk.length, 0) });
+const of = (...chunks: Chunk[]): Message => ({ chunks, size: chunks.reduce((total, chunk) => total + chunk.length, 0) });
 
 const tag = (field: number, wire: number): Uint8Array => varint((field << 3) | wire);
 
@@ -38,7 +46,7 @@ export const floatField = (field: number, value: number): Message => {
   return of(tag(field, 5), bytes);
 };
 
-export const bytesField = (field: number, bytes: Uint8Array): Message => of(tag(field, 2), varint(bytes.length), bytes);
+export const bytesField = (field: number, bytes: Chunk): Message => of(tag(field, 2), varint(bytes.length), bytes);
 
 const encoder = new TextEncoder();
 export const textField = (field: number, text: string): Message => bytesField(field, encoder.encode(text));
@@ -49,11 +57,11 @@ export const messageField = (field: number, message: Message): Message =>
 /** Bytes that are copied in a few milliseconds. */
 const pieceSize = 4 * 2 ** 20;
 
-/** Copies a message into one array, piece by piece. */
-function* copying(message: Message): Generator<void, Uint8Array> {
-  const bytes = new Uint8Array(message.size);
+/** Copies chunks into one array, piece by piece. */
+function* copying(chunks: readonly Uint8Array[]): Generator<void, Uint8Array> {
+  const bytes = new Uint8Array(chunks.reduce((total, chunk) => total + chunk.length, 0));
   let at = 0;
-  for (const chunk of message.chunks) {
+  for (const chunk of chunks) {
     for (let start = 0; start < chunk.length; start += pieceSize) {
       const piece = chunk.subarray(start, start + pieceSize);
       bytes.set(piece, at);
@@ -64,9 +72,10 @@ function* copying(message: Message): Generator<void, Uint8Array> {
   return bytes;
 }
 
-/** One contiguous array. */
-export const toBytes = (message: Message): Uint8Array => {
-  const copy = copying(message);
+/** One array of them all; where there is only one, that. */
+export const joinBytes = (chunks: readonly Uint8Array[]): Uint8Array => {
+  if (chunks.length === 1) return chunks[0]!;
+  const copy = copying(chunks);
   for (;;) {
     const { done, value } = copy.next();
     if (done) return value;
@@ -74,12 +83,28 @@ export const toBytes = (message: Message): Uint8Array => {
 };
 
 /** The same in turns: of a large model it takes most of a second. */
-export const toBytesInTurns = async (message: Message): Promise<Uint8Array> => {
-  const copy = copying(message);
+export const joinBytesInTurns = async (chunks: readonly Uint8Array[]): Promise<Uint8Array> => {
+  const copy = copying(chunks);
   const pause = createPauses();
   for (;;) {
     const { done, value } = copy.next();
     if (done) return value;
     await pause();
   }
+};
+
+/** A message that has no gaps as one array. */
+export const toBytes = ({ chunks }: Message): Uint8Array => joinBytes(chunks as readonly Uint8Array[]);
+
+/** A message in turns: what lies between its gaps is joined. */
+export const toPartsInTurns = async ({ chunks }: Message): Promise<Chunk[]> => {
+  const parts: Chunk[] = [];
+  let own: Uint8Array[] = [];
+  for (const chunk of chunks) {
+    if ("of" in chunk) {
+      parts.push(await joinBytesInTurns(own), chunk);
+      own = [];
+    } else own.push(chunk);
+  }
+  return [...parts, await joinBytesInTurns(own)];
 };

@@ -4,7 +4,7 @@ import { giveWay } from "../../base/pause.ts";
 import { sizeOf } from "../../base/tensor.ts";
 import type { Graph, TypeOf } from "../graph.ts";
 import { onnxMessage, type Scan, scannedInputs } from "../onnx/model.ts";
-import { toBytesInTurns } from "../onnx/protobuf.ts";
+import { type Chunk, toPartsInTurns } from "../onnx/protobuf.ts";
 import { bindInputs } from "../shape.ts";
 import { simplify } from "../simplify.ts";
 import type { CompileOptions } from "./device.ts";
@@ -25,7 +25,8 @@ export interface SessionSpec {
 }
 
 export interface CpuModel {
-  readonly bytes: Uint8Array;
+  /** The model's bytes; a gap is a frozen tensor that lies on a device. */
+  readonly parts: readonly Chunk[];
   /** What a run must be given. */
   readonly fed: Readonly<Record<string, TypeOf>>;
   readonly spec: SessionSpec;
@@ -46,7 +47,7 @@ export const cpuModel = async (
   const given = scan === undefined ? {} : { scan };
   const [inModel, inSession] = caches.length === 0 ? [given, {}] : [{}, given];
   return {
-    bytes: await toBytesInTurns(onnxMessage(simplified, { device: "cpu", frozen, ...inModel })),
+    parts: await toPartsInTurns(onnxMessage(simplified, { device: "cpu", frozen, ...inModel })),
     fed: Object.fromEntries(Object.entries(types).filter(([name]) => !(name in frozen) && !caches.includes(name))),
     spec: {
       outputs: Object.keys(graph.outputs),

@@ -22,9 +22,12 @@ export interface DeviceTensor {
   dispose(): void;
 }
 
+/** Named tensors, each on the host or on a device. */
+export type PlacedTensors = Readonly<Record<string, HostTensor | DeviceTensor>>;
+
 export interface CompileOptions {
   /** Inputs that never change, to be built in (weights of frozen models): the runtime can pack them once. */
-  readonly frozen?: Readonly<Record<string, HostTensor>>;
+  readonly frozen?: PlacedTensors;
   /** Runs the graph several times over in one go; see Scan. Caches get a row each time. */
   readonly scan?: Scan;
   /** Outputs that stay where they are until they are read, given to a later run or disposed: all that is large. The others come to the host. */
@@ -44,7 +47,8 @@ export interface RunOptions {
   /** What becomes of the caches before the run: they are emptied, or keep these sequences only. */
   readonly caches?: "empty" | Int32Array;
   /**
-   * Of a piecewise program: inputs on this device that an output is named after may be written over with it, and must not be used any more.
+   * Inputs on this device that a kept output is named after may be written over with it, and must not be used any more. Of a program that is not
+   * piecewise nothing but such an output may read such an input, and at its own place only: x + y does, x times a matrix does not.
    * What was uploaded and lies in the host's memory stays as it is.
    */
   readonly overwrite?: boolean;
@@ -55,7 +59,7 @@ export interface Program {
    * Runs once. Inputs may lie on the host or on this device; outputs lie on the device. Runs of one program are made in the order they were asked for.
    * @throws TiltError on a missing or misshapen input
    */
-  run(inputs: Readonly<Record<string, HostTensor | DeviceTensor>>, options?: RunOptions): Promise<Record<string, DeviceTensor>>;
+  run(inputs: PlacedTensors, options?: RunOptions): Promise<Record<string, DeviceTensor>>;
   /** Empties the caches and gives their memory back, until the next run. */
   clear(): Promise<void>;
   dispose(): Promise<void>;
@@ -110,32 +114,46 @@ const forAll = <T, R>(tensors: Named<T>, work: (tensor: T) => R): Record<string,
 const awaitAll = async <T>(promised: Named<Promise<T>>): Promise<Record<string, T>> =>
   Object.fromEntries(await Promise.all(Object.entries(promised).map(async ([name, value]) => [name, await value] as const)));
 
-/** Reads several named tensors. */
-export const readAll = (tensors: Named<DeviceTensor>): Promise<Record<string, HostTensor>> =>
-  awaitAll(forAll(tensors, (held) => held.read()));
+/** Reads several named tensors; those on the host are as they are. */
+export const readAll = (tensors: PlacedTensors): Promise<Record<string, HostTensor>> =>
+  awaitAll(forAll(tensors, async (held) => ("read" in held ? held.read() : held)));
+
+/** Whether all of them are on a device. */
+export const isPlaced = (tensors: PlacedTensors): tensors is Named<DeviceTensor> =>
+  Object.values(tensors).every((held) => "read" in held);
 
 /** Puts several named tensors on a device. */
 export const uploadAll = (device: Device, tensors: Named<HostTensor>): Record<string, DeviceTensor> =>
   forAll(tensors, (held) => device.upload(held));
 
-/** As uploadAll, in turns: large tensors take a while to be passed to a worker thread. */
-export const uploadInTurns = async (device: Device, tensors: Named<HostTensor>): Promise<Record<string, DeviceTensor>> => {
+const placeInTurns = async (
+  place: (tensor: HostTensor) => DeviceTensor,
+  tensors: Named<HostTensor>,
+): Promise<Record<string, DeviceTensor>> => {
   const pause = createPauses();
-  const uploaded: Record<string, DeviceTensor> = {};
+  const placed: Record<string, DeviceTensor> = {};
   for (const [name, held] of Object.entries(tensors)) {
-    uploaded[name] = device.upload(held);
+    placed[name] = place(held);
     await pause();
   }
-  return uploaded;
+  return placed;
 };
 
-/** Moves several named tensors to another lane of their device. */
-export const moveAll = async (device: Device, tensors: Named<DeviceTensor>): Promise<Record<string, DeviceTensor>> =>
-  forAll(await awaitAll(forAll(tensors, (held) => held.take())), (held) => device.adopt(held));
+/** As uploadAll, in turns: large tensors take a while to be passed to a worker thread. */
+export const uploadInTurns = (device: Device, tensors: Named<HostTensor>): Promise<Record<string, DeviceTensor>> =>
+  placeInTurns(device.upload, tensors);
 
-/** Copies several named tensors to another lane of their device. */
-export const copyAll = async (device: Device, tensors: Named<DeviceTensor>): Promise<Record<string, DeviceTensor>> =>
-  forAll(await readAll(tensors), (held) => device.adopt(held));
+/** As uploadInTurns, but the tensors' memory may become the device's: they must not be used any more. */
+export const adoptInTurns = (device: Device, tensors: Named<HostTensor>): Promise<Record<string, DeviceTensor>> =>
+  placeInTurns(device.adopt, tensors);
+
+/** Moves several named tensors to another lane of their device. */
+export const moveAll = (device: Device, tensors: Named<DeviceTensor>): Promise<Record<string, DeviceTensor>> =>
+  awaitAll(forAll(tensors, async (held) => device.adopt(await held.take())));
+
+/** Copies several named tensors, to another lane of their device or on the same. */
+export const copyAll = (device: Device, tensors: Named<DeviceTensor>): Promise<Record<string, DeviceTensor>> =>
+  awaitAll(forAll(tensors, async (held) => device.adopt(await held.read())));
 
 /** Gives back several named tensors, but for those that `still` holds. */
 export const disposeAll = (

@@ -7,6 +7,7 @@
 import { Worker } from "node:worker_threads";
 import { runtimeError, TiltError } from "../../base/errors.ts";
 import type { HostTensor } from "../../base/tensor.ts";
+import { rawBytes } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
 import { cpuModel, flattened, type SessionSpec } from "./cpu-model.ts";
 import { type Device, type DeviceTensor, onHost, type RunOptions } from "./device.ts";
@@ -27,7 +28,8 @@ export type Request =
       readonly kind: "compile";
       readonly id: number;
       readonly program: number;
-      readonly bytes: Uint8Array;
+      /** The model's bytes; between them tensors that the lane holds. */
+      readonly parts: readonly (Uint8Array | { readonly held: number })[];
       readonly spec: SessionSpec;
     }
   | {
@@ -153,10 +155,17 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
       return heldTensor({ held, dtype: "f32", shape });
     },
     compile: async (graph, options = {}) => {
-      const { bytes, fed, spec } = await cpuModel(graph, options, threads);
+      const { parts, fed, spec } = await cpuModel(graph, options, threads);
       const kept = options.kept ?? [];
       const program = numbers++;
-      await ask({ kind: "compile", program, bytes, spec }, [bytes.buffer as ArrayBuffer]);
+      const own = parts.flatMap((part) => ("of" in part ? [] : [part.buffer as ArrayBuffer]));
+      const placed = parts.map(async (part) => {
+        if (!("of" in part)) return part;
+        const tensor = part.of as DeviceTensor;
+        const held = places.get(tensor);
+        return held === undefined ? rawBytes(compact(await tensor.read())) : { held };
+      });
+      await ask({ kind: "compile", program, parts: await Promise.all(placed), spec }, own);
       return {
         run: async (inputs, runOptions) => {
           const bindings = bindInputs("cpu", fed, spec.piecewise ? flattened(inputs) : inputs);

@@ -20,8 +20,8 @@ export const referenceDevice: Device = {
     const store = createRowCaches(Object.fromEntries(caches.map((name) => [name, graph.inputs[name]!])), "f64");
     return {
       run: async (inputs, options) => {
-        const given: Record<string, HostTensor> = { ...frozen };
-        for (const [name, held] of Object.entries(inputs)) given[name] = await onHostNow(held);
+        const given: Record<string, HostTensor> = {};
+        for (const [name, held] of Object.entries({ ...frozen, ...inputs })) given[name] = await onHostNow(held);
         if (piecewise) {
           const { shape } = Object.values(given).find((held) => held.shape.length > 0)!;
           const flat = evaluate(graph, flattened(given));

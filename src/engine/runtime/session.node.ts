@@ -58,9 +58,14 @@ export const openSession = async (
   });
   const cacheNames = Object.keys(caches);
   const store = createRowCaches(caches, "f32", cacheRows);
-  const runOnce = async (inputs: Readonly<Record<string, HostTensor>>): Promise<Record<string, HostTensor>> => {
+  const runOnce = async (
+    inputs: Readonly<Record<string, HostTensor>>,
+    overwrite = false,
+  ): Promise<Record<string, HostTensor>> => {
     const feeds = Object.fromEntries(Object.entries(inputs).map(([name, held]) => [name, toOrt(held)]));
-    const results = await session.run(feeds).catch((error: unknown) => {
+    const isOver = (name: string): boolean => overwrite && name in inputs;
+    const fetches = Object.fromEntries(outputs.map((name) => [outputName(name), isOver(name) ? feeds[name]! : null]));
+    const results = await session.run(feeds, fetches).catch((error: unknown) => {
       throw runtimeError(
         {
           where: "cpu",
@@ -71,7 +76,15 @@ export const openSession = async (
         error,
       );
     });
-    return Object.fromEntries(outputs.map((name) => [name, fromOrt(results[outputName(name)] as Tensor)]));
+    return Object.fromEntries(
+      outputs.map((name) => {
+        const found = fromOrt(results[outputName(name)] as Tensor);
+        if (!isOver(name)) return [name, found];
+        // A copy is handed out of what was written in its place.
+        freeBuffer(found.data);
+        return [name, inputs[name]!];
+      }),
+    );
   };
   const runPieces = async (
     inputs: Readonly<Record<string, HostTensor>>,
@@ -97,7 +110,7 @@ export const openSession = async (
   return {
     run: async (inputs, batch, options) => {
       if (piecewise) return runPieces(inputs, options?.overwrite ?? false);
-      if (cacheNames.length === 0) return runOnce(inputs);
+      if (cacheNames.length === 0) return runOnce(inputs, options?.overwrite);
       if (options?.caches === "empty") store.empty();
       else if (options?.caches !== undefined) store.keep(options.caches);
       const once = async (own: Readonly<Record<string, HostTensor>>) => {
