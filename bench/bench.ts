@@ -19,7 +19,9 @@ import {
   measureRest,
   measureStep,
   type Pass,
+  paced,
   stepCount,
+  usualRate,
   warmUp,
 } from "./figures.ts";
 import { chosen } from "./flags.ts";
@@ -27,7 +29,7 @@ import { appendHistory, digits, figuresTable, machineLine, type Result, updateRe
 import { describeMachine, describeRevision, loadWarning, root } from "./machine.ts";
 import { createPlan } from "./progress.ts";
 import { timeToQuality } from "./quality.ts";
-import { type ShapeName, shapes } from "./shapes.ts";
+import { type ShapeInfo, type ShapeName, shapes } from "./shapes.ts";
 import { summarize } from "./statistics.ts";
 import { withWorkspace } from "./workspace.ts";
 
@@ -50,14 +52,14 @@ const names = chosen(allShapes, flags.shape ?? (quick ? "M,T" : allShapes.join("
 
 /** Seconds that each job takes, roughly: two cores of an AMD EPYC. */
 const expected: Readonly<Record<"write" | "step" | "rest" | Pass, Readonly<Record<ShapeName, number>>>> = {
-  write: { S: 25, M: 2, T: 1 },
+  write: { S: 8, M: 3, T: 1 },
   training: { S: 55, M: 22, T: 15 },
   scoring: { S: 25, M: 18, T: 10 },
   generation: { S: 30, M: 12, T: 8 },
   rest: { S: 0, M: 45, T: 35 },
-  step: { S: 200, M: 14, T: 6 },
+  step: { S: 100, M: 8, T: 6 },
 };
-const qualitySeconds = 100;
+const qualitySeconds = 60;
 
 interface Job {
   readonly name: string;
@@ -69,30 +71,44 @@ const ceilings: Ceiling[] = [];
 
 const passes = ["training", "scoring", "generation"] as const satisfies readonly FigureName[];
 
-const measurePasses = (shape: ShapeName, directory: () => Promise<string>, pass: Pass) => (): Promise<Result[]> =>
-  withChild(startSubject(shape, root), async (child) => {
-    const info = shapes[shape];
-    await load(child, await directory());
-    await warmUp(child, pass, info);
-    let before = await child.ask<Ceiling>({ do: "ceiling" });
-    ceilings.push(before);
-    const shares: number[] = [];
-    for (let i = 0; i < (quick ? 2 : info.n); i++) {
-      const measured = await measurePass(child, pass, info, countOf(pass, info, quick), before);
-      before = measured.ceiling;
+const measurePasses =
+  (shape: ShapeName, info: ShapeInfo, directory: () => Promise<string>, pass: Pass) => (): Promise<Result[]> =>
+    withChild(startSubject(shape, root), async (child) => {
+      await load(child, await directory());
+      await warmUp(child, pass, info);
+      let before = await child.ask<Ceiling>({ do: "ceiling" });
       ceilings.push(before);
-      shares.push(measured.share);
-    }
-    return [{ figure: pass, shape, ...summarize(shares) }];
+      const shares: number[] = [];
+      for (let i = 0; i < (quick ? 2 : info.n); i++) {
+        const measured = await measurePass(child, pass, info, countOf(pass, info, quick), before);
+        before = measured.ceiling;
+        ceilings.push(before);
+        shares.push(measured.share);
+      }
+      return [{ figure: pass, shape, ...summarize(shares) }];
+    });
+
+/** FLOPs per second of this machine, by a few looks. */
+const ratePerSecond = (directory: string): Promise<number> =>
+  withChild(startSubject("T", root), async (child) => {
+    await load(child, directory);
+    const looks: number[] = [];
+    for (let i = 0; i < 5; i++) looks.push((await child.ask<Ceiling>({ do: "ceiling" })).flopsPerSecond);
+    return summarize(looks).median;
   });
 
-const jobsOf = (shape: ShapeName, directory: () => Promise<string>): Job[] => {
-  const { run } = shapes[shape];
+const jobsOf = (shape: ShapeName, rate: number, directory: () => Promise<string>): Job[] => {
+  const info = paced(shapes[shape], rate);
+  const { run } = info;
+  const slowness = Math.max(1, usualRate / rate);
   const wantsStep = only.includes("step") || only.includes("memory") || (run === undefined && only.includes("rest"));
   const count = quick ? 64 : stepCount;
+  // Where a step takes minutes its parts are long enough to be figures themselves, and there is no time for others.
+  const fromStep = wantsStep && shape === "S" && slowness > 1.5;
   const step = async (): Promise<Result[]> => {
-    const { seconds, gigabytes, rest } = await measureStep(root, shape, await directory(), count);
+    const { seconds, gigabytes, rest, shares } = await measureStep(root, shape, await directory(), count);
     const found: Result[] = [
+      ...(fromStep ? passes.map((pass) => ({ figure: pass, shape, ...summarize([shares[pass]]) }) as const) : []),
       { figure: "step", shape, ...summarize([seconds]) },
       { figure: "memory", shape, ...summarize([gigabytes]) },
       ...(run === undefined ? [{ figure: "rest", shape, ...summarize([rest]) } as const] : []),
@@ -100,22 +116,19 @@ const jobsOf = (shape: ShapeName, directory: () => Promise<string>): Job[] => {
     return found.filter(({ figure }) => only.includes(figure));
   };
   const rest = async (of: NonNullable<typeof run>): Promise<Result[]> => {
-    const shares = await measureRest(
-      root,
-      shape,
-      await directory(),
-      quick ? { count: 2 * shapes[shape].microBatch, steps: 5 } : of,
-    );
+    const shares = await measureRest(root, shape, await directory(), quick ? { count: 2 * info.microBatch, steps: 5 } : of);
     return [{ figure: "rest", shape, ...summarize(shares) }];
   };
   const job = (name: string, seconds: number, work: Job["work"]): Job => ({ name: `${shape}: ${name}`, seconds, work });
   return [
     job("model directory", expected.write[shape], async () => directory().then(() => [])),
     ...passes
-      .filter((pass) => only.includes(pass))
-      .map((pass) => job(pass, expected[pass][shape], measurePasses(shape, directory, pass))),
-    ...(run !== undefined && only.includes("rest") ? [job("rest of a step", expected.rest[shape], () => rest(run))] : []),
-    ...(wantsStep ? [job(`a step of ${count} × 40`, expected.step[shape], step)] : []),
+      .filter((pass) => only.includes(pass) && !fromStep)
+      .map((pass) => job(pass, expected[pass][shape], measurePasses(shape, info, directory, pass))),
+    ...(run !== undefined && only.includes("rest")
+      ? [job("rest of a step", (expected.rest[shape] * slowness * run.steps) / shapes[shape].run!.steps, () => rest(run))]
+      : []),
+    ...(wantsStep ? [job(`a step of ${count} × 40`, expected.step[shape] * slowness, step)] : []),
   ];
 };
 
@@ -141,14 +154,15 @@ await withWorkspace(async (workspace) => {
     console.log(`${table}\n\n${machineLine(machine)}.`);
     return;
   }
+  const rate = await ratePerSecond(await workspace.shape("T"));
   const quality: Job = {
     name: "the demo",
-    seconds: qualitySeconds,
+    seconds: (qualitySeconds * usualRate) / Math.min(rate, usualRate),
     work: async () => [{ figure: "quality", ...summarize([(await timeToQuality(root)).seconds]) }],
   };
   const jobs = [
     ...(only.includes("quality") ? [quality] : []),
-    ...(only.every((name) => name === "quality") ? [] : names.flatMap((name) => jobsOf(name, () => workspace.shape(name)))),
+    ...(only.every((name) => name === "quality") ? [] : names.flatMap((name) => jobsOf(name, rate, () => workspace.shape(name)))),
   ];
   const plan = createPlan(
     "bench",

@@ -74,7 +74,31 @@ export const load = (child: Child, directory: string): Promise<unknown> =>
 export const warmUp = (child: Child, pass: Pass, info: ShapeInfo): Promise<unknown> =>
   child.ask(requests[pass](info, pass === "generation" ? info.generation : 8 * info.microBatch));
 
-/** The ceiling, the figure, the ceiling again: the share is that of the mean of the two. */
+/** FLOPs per second of the machine that the amounts of work were chosen on. */
+export const usualRate = 4e11;
+
+/** The same with fewer and shorter measurements on a slower machine, so that all of them keep to ten minutes. */
+export const paced = (info: ShapeInfo, rate: number): ShapeInfo => {
+  const pace = Math.min(1, rate / usualRate);
+  const texts = (count: number): number =>
+    Math.max(8 * info.microBatch, Math.round((count * pace) / info.microBatch) * info.microBatch);
+  const n = Math.max(2, Math.round(info.n * pace));
+  return {
+    ...info,
+    training: Math.min(info.training, texts(info.training)),
+    scoring: Math.min(info.scoring, texts(info.scoring)),
+    n: Math.min(info.n, n),
+    ...(info.run === undefined || pace === 1
+      ? {}
+      : { run: { count: info.run.count, steps: Math.max(5, Math.round(info.run.steps * pace)) } }),
+  };
+};
+
+/** Work done per second over what could be, by the mean of the rates before and after. */
+const shareOf = (flops: number, ms: number, before: number, after: number): number =>
+  flops / (ms / 1000) / ((before + after) / 2);
+
+/** The ceiling, the figure, the ceiling again. */
 export const measurePass = async (
   child: Child,
   pass: Pass,
@@ -85,8 +109,8 @@ export const measurePass = async (
   const { sizes } = await child.ask<{ sizes: Sizes }>({ do: "work" });
   const { ms } = await child.ask<{ ms: number }>(requests[pass](info, count));
   const after = await child.ask<Ceiling>({ do: "ceiling" });
-  const best = (before.flopsPerSecond + after.flopsPerSecond) / 2;
-  return { share: passFlops[pass](sizes, count, textLength) / (ms / 1000) / best, ms, ceiling: after };
+  const flops = passFlops[pass](sizes, count, textLength);
+  return { share: shareOf(flops, ms, before.flopsPerSecond, after.flopsPerSecond), ms, ceiling: after };
 };
 
 export interface StepAnswer {
@@ -94,6 +118,8 @@ export interface StepAnswer {
   readonly generateMs: number;
   readonly scoreMs: number;
   readonly trainMs: number;
+  /** FLOPs per second of the ceiling before the parts, between them and after them. */
+  readonly ceilings: readonly [number, number, number, number];
 }
 
 /** One GDC++ step in a process that has done nothing else, and the most memory that it had. */
@@ -101,12 +127,20 @@ export const measureStep = (root: string, name: ShapeName, directory: string, co
   withChild(startSubject(name, root), async (child) => {
     const { microBatch, batch } = shapes[name];
     await load(child, directory);
-    const step = await child.ask<StepAnswer>({ do: "step", count, microBatch, batch });
+    const step = await child.ask<StepAnswer>({ do: "step", count, microBatch, batch, ceilings: true });
     const { peakBytes } = await child.ask<{ peakBytes: number }>({ do: "memory" });
+    const { sizes } = await child.ask<{ sizes: Sizes }>({ do: "work" });
+    const share = (pass: Pass, ms: number, part: 0 | 1 | 2): number =>
+      shareOf(passFlops[pass](sizes, count, textLength), ms, step.ceilings[part], step.ceilings[part + 1]!);
     return {
       seconds: step.ms / 1000,
       gigabytes: peakBytes / 1e9,
       rest: 1 - (step.generateMs + step.scoreMs + step.trainMs) / step.ms,
+      shares: {
+        generation: share("generation", step.generateMs, 0),
+        scoring: share("scoring", step.scoreMs, 1),
+        training: share("training", step.trainMs, 2),
+      },
     };
   });
 

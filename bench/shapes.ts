@@ -6,11 +6,14 @@
 
 import { fileURLToPath } from "node:url";
 import {
+  f32,
   hfConfigOf,
   initialWeights,
   keyOf,
   loadModelDirectory,
   type ModelConfig,
+  type NamedTensors,
+  parameterShapes,
   parseModelConfig,
   saveModelDirectory,
   trainByteLevelBpe,
@@ -118,7 +121,21 @@ const bytes = (value: object): Uint8Array => new TextEncoder().encode(JSON.strin
 
 const withoutEnd = (config: ModelConfig, startId: number): Uint8Array => bytes(hfConfigOf(config, { startId, endIds: [] }));
 
-/** Writes the model directory of a shape; the same bytes every time. S takes some 20 s. */
+/**
+ * Weights as initialWeights has them, but of the random numbers there are only a million, over and over: GPT-2 small's would take half a minute, and
+ * time does not depend on them.
+ */
+const cycledWeights = (config: ModelConfig, numbers: Float32Array): NamedTensors =>
+  Object.fromEntries(
+    Object.entries(parameterShapes(config)).map(([name, shape]) => {
+      const data = new Float32Array(shape.reduce((size, axis) => size * axis, 1));
+      if (shape.length === 1) data.fill(name.endsWith(".bias") ? 0 : 1);
+      else for (let at = 0; at < data.length; at += numbers.length) data.set(numbers.subarray(0, data.length - at), at);
+      return [name, f32(shape, data)];
+    }),
+  );
+
+/** Writes the model directory of a shape; the same bytes every time. */
 export const writeShape = async (name: ShapeName, directory: string): Promise<void> => {
   if (name === "T") {
     const base = await loadModelDirectory(nodeFiles, embedded);
@@ -126,11 +143,14 @@ export const writeShape = async (name: ShapeName, directory: string): Promise<vo
     const extraFiles = { ...Object.fromEntries(kept), "config.json": withoutEnd(base.config, base.startId) };
     return saveModelDirectory(nodeFiles, directory, { ...base, extraFiles });
   }
-  const config = name === "S" ? gpt2(768, 12, 12, 50257, 1024) : gpt2(256, 4, 8, 4096, 64);
+  const medium = gpt2(256, 4, 8, 4096, 64);
+  const config = name === "S" ? gpt2(768, 12, 12, 50257, 1024) : medium;
+  const own = initialWeights(medium, keyOf(12, "bench"));
+  const weights = name === "S" ? cycledWeights(config, own["transformer.wte.weight"]!.data) : own;
   const extraFiles = {
     "config.json": withoutEnd(config, config.vocabularySize - 1),
     "tokenizer.json": bytes(syntheticTokenizer(config.vocabularySize)),
     "tokenizer_config.json": bytes({ tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false }),
   };
-  await saveModelDirectory(nodeFiles, directory, { config, weights: initialWeights(config, keyOf(12, "bench")), extraFiles });
+  await saveModelDirectory(nodeFiles, directory, { config, weights, extraFiles });
 };

@@ -15,7 +15,8 @@
  * | `{"do":"grpo","count":n}` | `{"ms":t}`: a whole GRPO step, drawn from the policy as it is |
  * | `{"do":"memory"}` | `{"peakBytes":n}`: the most that was resident since the process began |
  *
- * `step` and `grpo` may be given `microBatch` and `batch` too, else each program chooses; here `step` also tells its parts. Only here:
+ * `step` and `grpo` may be given `microBatch` and `batch` too, else each program chooses; here `step` also tells its parts, and with `"ceilings":true`
+ * the rate of products before, between and after them, which does not count as time of the step. Only here:
  *
  * | `{"do":"ceiling"}` | `{"flopsPerSecond":x,"bytesPerSecond":x}` |
  * | `{"do":"work"}` | `{"sizes":{...}}`: what flops.ts counts with |
@@ -32,7 +33,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import type * as Library from "../src/index.ts";
 import type * as LibraryOnNode from "../src/node.ts";
-import { type Ceiling, openCeiling } from "./ceiling.ts";
+import { type Ceiling, type CeilingProbe, openCeiling } from "./ceiling.ts";
 import { type ShapeInfo, textLength } from "./shapes.ts";
 
 const { values: flags } = parseArgs({
@@ -117,7 +118,8 @@ const open = async (directory: string, threads: number) => {
   const baseWeights = (held ?? weights) as typeof weights;
   const { tokenizer, startId } = base;
   const V = base.config.vocabularySize;
-  const ceilings = keeper<() => Promise<Ceiling>>();
+  const probes = keeper<CeilingProbe>();
+  const probe = () => probes("", () => openCeiling(library, cpuDevice({ threads })));
   const scorers = keeper<Library.Scorer>();
   const generators = keeper<Library.Generator>();
   const tuners = keeper<{ readonly tuner: Library.Tuner; state: Library.TunerState }>();
@@ -175,7 +177,10 @@ const open = async (directory: string, threads: number) => {
     parameters,
     sizes: base.config,
 
-    ceiling: async () => (await ceilings("", () => openCeiling(library, cpuDevice({ threads }))))(),
+    ceiling: async (): Promise<Ceiling> => {
+      const { flopsPerSecond, bytesPerSecond } = await probe();
+      return { bytesPerSecond: bytesPerSecond(), flopsPerSecond: await flopsPerSecond() };
+    },
 
     /** The first pass tells log pi(x) as training sees it; with that as log q(x), pi/q is 1 and REINFORCE's loss the one that is asked for. */
     check: async (rows: readonly (readonly number[])[], advantages: readonly number[]) => {
@@ -209,14 +214,26 @@ const open = async (directory: string, threads: number) => {
       return (await timed(() => generator.generate({ count, key }))).ms;
     },
 
-    step: async ({ count, microBatch = 16, batch = 256 }: Amount) => {
+    step: async ({ count, microBatch = 16, batch = 256, ceilings: wanted = false }: Amount & { readonly ceilings?: boolean }) => {
       const held = await tunerOf(gdc, microBatch);
       const a = await scorerOf(microBatch);
       const q = await generatorOf(batch);
+      const ceilings: number[] = [];
+      let outside = 0;
+      const look = async (): Promise<void> => {
+        if (!wanted) return;
+        const { ms, result } = await timed(async () => (await probe()).flopsPerSecond());
+        ceilings.push(result);
+        outside += ms;
+      };
+      if (wanted) await probe();
       const start = performance.now();
+      await look();
       const drawn = await timed(() => q.generate({ count, key }));
+      await look();
       const samples = drawn.result;
       const scored = await timed(() => a.score(samples));
+      await look();
       const logBase = scored.result.logProbs;
       const matrix = await measure(samples);
       const logTarget = library.logTargetOf(target, matrix, logBase);
@@ -234,8 +251,9 @@ const open = async (directory: string, threads: number) => {
         klTargetPolicy: library.klTargetPolicy(scores),
         klTargetProposal: library.klTargetProposal(scores),
       });
-      const ms = performance.now() - start;
-      return { ms, generateMs: drawn.ms, scoreMs: scored.ms, trainMs: learnt.ms };
+      await look();
+      const ms = performance.now() - start - outside;
+      return { ms, generateMs: drawn.ms, scoreMs: scored.ms, trainMs: learnt.ms, ...(wanted ? { ceilings } : {}) };
     },
 
     grpo: async ({ count, microBatch = 16, batch = 256 }: Amount) => {
@@ -312,6 +330,7 @@ type Request = Amount & {
   readonly directory: string;
   readonly threads: number;
   readonly steps: number;
+  readonly ceilings?: boolean;
   readonly rows: readonly (readonly number[])[];
   readonly advantages: readonly number[];
 };

@@ -1,11 +1,12 @@
 /** What benchmarks are worked out with: the work, the summary of a few times, the synthetic tokenizer, the table in a text, the agreement of peers. */
 
 import { expect, test } from "vitest";
+import { paced } from "../../bench/figures.ts";
 import { passFlops } from "../../bench/flops.ts";
 import { type Entry, figuresTable, replaceBetween, verdict } from "../../bench/history.ts";
 import { disagreement } from "../../bench/peers/agreement.ts";
 import { firstReaching } from "../../bench/quality.ts";
-import { syntheticTokenizer } from "../../bench/shapes.ts";
+import { shapes, syntheticTokenizer } from "../../bench/shapes.ts";
 import { spreadOf, summarize } from "../../bench/statistics.ts";
 import { createTokenizer } from "../../src/index.ts";
 
@@ -18,6 +19,12 @@ test("GPT-2 small: 2 FLOPs per weight of a product and token, and attention", ()
   // Token t of a cache looks at t places, 20.5 in the mean.
   const perPlace = 12 * 4 * 768;
   expect(passFlops.generation(small, 3, 40)).toBe(120 * (perToken - 19.5 * perPlace));
+});
+
+test("a slower machine measures less of the same, in whole micro-batches, and a faster one not more", () => {
+  expect(paced(shapes.M, 9e11)).toEqual(shapes.M);
+  expect(paced(shapes.M, 2e11)).toEqual({ ...shapes.M, training: 256, scoring: 256, n: 3, run: { count: 256, steps: 5 } });
+  expect(paced(shapes.S, 1e10)).toEqual({ ...shapes.S, training: 128, n: 2 });
 });
 
 test("a summary", () => {
