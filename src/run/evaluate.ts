@@ -94,8 +94,11 @@ export const measureModel = async (
 ): Promise<Measured> => {
   const { samples: count, topP } = setup.config.evaluate;
   const draws = topP < 1 ? 2 : 1;
-  const referred = against?.reference.samples.count ?? 0;
-  return inPhase(context, `evaluating the ${model}`, count * (draws + 1) + referred, "texts", async (progress) => {
+  // What a model was drawn with is its log-probability: of the base's own texts nothing is left to score.
+  const isBase = weights === setup.baseWeights;
+  const scored = isBase ? 0 : count + (against?.reference.samples.count ?? 0);
+  const total = count * draws + scored + (topP < 1 ? count : 0);
+  return inPhase(context, `evaluating the ${model}`, total, "texts", async (progress) => {
     const key = setup.keyFor("evaluate");
     const drawn = await using(setup.generatorOf(weights), (generator) =>
       generator.generate({ count, key, onProgress: progress }),
@@ -107,20 +110,23 @@ export const measureModel = async (
             generator.generate({ count, key, onProgress: (done) => progress(count + done) }),
           )
         : samples;
-    const scored = await using(setup.scorerOf(setup.baseWeights), async (scorer) => ({
-      logBase: (await scorer.score(samples, (done) => progress(count * draws + done))).logProbs,
-      shownLogBase: topP < 1 ? (await scorer.score(shown)).logProbs : undefined,
-    }));
-    const matrix = await setup.measure(shown);
+    let done = count * draws;
+    const scoresUnder = async (of: PlacedTensors, texts: Samples): Promise<Float64Array> => {
+      const before = done;
+      const scored = await using(setup.scorerOf(of), (scorer) => scorer.score(texts, (more) => progress(before + more)));
+      done += texts.count;
+      return scored.logProbs;
+    };
     const logPolicy = samples.logProbs;
+    const logBase = isBase ? logPolicy : await scoresUnder(setup.baseWeights, samples);
+    const shownLogBase = topP < 1 ? await scoresUnder(setup.baseWeights, shown) : logBase;
+    const matrix = await setup.measure(shown);
     const ofTarget = async (target: Target, reference: Reference) => {
-      const { logProbs } = await using(setup.scorerOf(weights), (scorer) =>
-        scorer.score(reference.samples, (done) => progress(count * (draws + 1) + done)),
-      );
-      const ofBase = { logTarget: reference.logTarget, logBase: reference.samples.logProbs, logPolicy: logProbs };
+      const referenceLogPolicy = isBase ? reference.samples.logProbs : await scoresUnder(weights, reference.samples);
+      const ofBase = { logTarget: reference.logTarget, logBase: reference.samples.logProbs, logPolicy: referenceLogPolicy };
       const own = topP < 1 ? await setup.measure(samples) : matrix;
-      const logTarget = logTargetOf(target, own, scored.logBase);
-      return targetMeasures(ofBase, { logTarget, logBase: scored.logBase, logPolicy }, `evaluation of the ${model}`);
+      const logTarget = logTargetOf(target, own, logBase);
+      return targetMeasures(ofBase, { logTarget, logBase, logPolicy }, `evaluation of the ${model}`);
     };
     const measuredTarget = against === undefined ? {} : await ofTarget(against.target, against.reference);
     const words = selfBleus(shown.texts, "words");
@@ -130,10 +136,10 @@ export const measureModel = async (
       n: count,
       topP,
       moments: momentEstimates(matrix),
-      klPolicyBase: klPolicyBase(logPolicy, scored.logBase),
+      klPolicyBase: klPolicyBase(logPolicy, logBase),
       ...measuredTarget,
       entropy: entropy(logPolicy),
-      perplexity: perplexity(scored.shownLogBase ?? scored.logBase, shown.lengths),
+      perplexity: perplexity(shownLogBase, shown.lengths),
       distinct1: distinct(shown.texts, 1),
       distinct2: distinct(shown.texts, 2),
       distinct3: distinct(shown.texts, 3),
@@ -144,7 +150,7 @@ export const measureModel = async (
       selfBleuCharacters4: characters[4],
       selfBleuCharacters5: characters[5],
     };
-    return { measures, samples: shown, matrix, logBase: scored.shownLogBase ?? scored.logBase, drawn: count * draws };
+    return { measures, samples: shown, matrix, logBase: shownLogBase, drawn: count * draws };
   });
 };
 
@@ -167,7 +173,16 @@ export const evaluateDirectory = async (
   context: RunContext,
 ): Promise<{ evaluation: Evaluation; fit?: FitReport }> => {
   const start = context.clock();
-  const setup = await openSetup(config, context);
+  return using(openSetup(config, context), (setup) => evaluateIn(setup, model, start, context));
+};
+
+const evaluateIn = async (
+  setup: Setup,
+  model: string,
+  start: number,
+  context: RunContext,
+): Promise<{ evaluation: Evaluation; fit?: FitReport }> => {
+  const { config } = setup;
   const policy = likeBase(await loadModelDirectory(context.files, model), setup);
   const fitted = config.target === undefined ? undefined : await fitFrom(setup, context);
   const against = fitted && { target: fitted.target, reference: referenceOf(fitted, config.evaluate.samples) };

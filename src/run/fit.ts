@@ -46,5 +46,5 @@ export const fit = async (config: RunConfig, context: RunContext): Promise<FitRe
     const fix = "add target; a reward alone has nothing to fit";
     throw usageError({ where: "target", expected: "a target to fit", got: "none", fix });
   }
-  return (await fitFrom(await openSetup(config, context), context)).report;
+  return using(openSetup(config, context), async (setup) => (await fitFrom(setup, context)).report);
 };

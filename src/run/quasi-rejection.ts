@@ -18,7 +18,7 @@ import type { RunConfig } from "./config.ts";
 import { inPhase, type RunContext } from "./context.ts";
 import { fitFrom } from "./fit.ts";
 import type { SampledText } from "./generate.ts";
-import { likeBase, openSetup, using, withProbabilities } from "./setup.ts";
+import { likeBase, openSetup, type Setup, using, withProbabilities } from "./setup.ts";
 
 export interface TargetSampleOptions {
   /** A model directory, of the base's architecture and vocabulary; the config's base where absent. */
@@ -94,21 +94,34 @@ export const sampleTarget = async (
   options: TargetSampleOptions,
   context: RunContext,
 ): Promise<TargetSample> => {
-  const { target } = config;
-  if (target === undefined) {
+  if (config.target === undefined) {
     const fix = "add target, or sample a model without --target";
     throw usageError({ where: "sample --target", expected: "a config with a target", got: "none", fix });
   }
-  const { count, seed, batch = 256 } = options;
+  const { count, batch = 256 } = options;
   if (!(Number.isInteger(count) && count >= 1)) {
     const fix = "say how many texts are wanted";
     throw usageError({ where: "count", expected: "a whole number of at least 1", got: String(count), fix });
   }
   const acceptance = checkedAcceptance(options.acceptance);
   const maxTrials = options.maxTrials ?? Math.ceil((100 * count) / acceptance);
-  const setup = await openSetup(config, context);
-  const other =
-    options.proposal === undefined ? undefined : likeBase(await loadModelDirectory(context.files, options.proposal), setup);
+  return using(openSetup(config, context), (setup) => sampleIn(setup, { ...options, batch, acceptance, maxTrials }, context));
+};
+
+const sampleIn = async (
+  setup: Setup,
+  {
+    count,
+    seed,
+    batch,
+    acceptance,
+    maxTrials,
+    proposal,
+  }: TargetSampleOptions & Required<Pick<TargetSampleOptions, "batch" | "maxTrials">>,
+  context: RunContext,
+): Promise<TargetSample> => {
+  const { config } = setup;
+  const other = proposal === undefined ? undefined : likeBase(await loadModelDirectory(context.files, proposal), setup);
   const fitted = await fitFrom(setup, context);
 
   const work = async (draw: Draw): Promise<TargetSample> => {
@@ -117,8 +130,8 @@ export const sampleTarget = async (
     const pilotRatios =
       other === undefined
         ? logWeights(fitted.target, fitted.matrix)
-        : await inPhase(context, "sampling the proposal", 2 * target.samples, "texts", async (onProgress) => {
-            const pilot = await draw({ count: target.samples, key: keyOf(seed, "pilot"), onProgress });
+        : await inPhase(context, "sampling the proposal", 2 * config.target!.samples, "texts", async (onProgress) => {
+            const pilot = await draw({ count: config.target!.samples, key: keyOf(seed, "pilot"), onProgress });
             return pilot.logRatios;
           });
     const logBeta = chooseLogBeta(pilotRatios, acceptance);

@@ -2,7 +2,7 @@
 
 import { runtimeError, usageError } from "../base/errors.ts";
 import { type Key, keyOf } from "../base/random.ts";
-import { adoptInTurns, type Device, type PlacedTensors } from "../engine/runtime/device.ts";
+import { adoptInTurns, type Device, disposeAll, type PlacedTensors } from "../engine/runtime/device.ts";
 import { type CausalModel, createCausalModel, isLarge } from "../models/causal-model.ts";
 import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
@@ -33,6 +33,8 @@ export interface Setup {
   scorerOf(weights: PlacedTensors): Promise<Scorer>;
   /** phi(x) of every sequence, and as a last column "reward" r(x), where the config has one. */
   measure(samples: Samples): Promise<FeatureMatrix>;
+  /** Gives the base's weights back. */
+  dispose(): Promise<void>;
 }
 
 /** Tokens that a context of `contextLength` leaves for a text after its prompt. @throws TiltError (usage) when it leaves none */
@@ -82,10 +84,11 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
   const features = Object.entries(config.features).map(([name, spec]) => createFeature(name, spec));
   const rewardSpec = rewardOf(config);
   const reward = rewardSpec === undefined ? undefined : createReward(rewardSpec, features);
+  const baseWeights = await adoptInTurns(device, weights);
   return {
     config,
     base,
-    baseWeights: await adoptInTurns(device, weights),
+    baseWeights,
     model,
     device,
     prompt,
@@ -99,6 +102,7 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
       const matrix = await featureMatrix(features, sequences);
       return reward === undefined ? matrix : withReward(matrix, await reward.values(sequences, matrix));
     },
+    dispose: async () => disposeAll(baseWeights),
   };
 };
 

@@ -27,6 +27,11 @@ import { openRunDirectory, type RunDirectory } from "./run-directory.ts";
 import { openSetup, type Setup, using } from "./setup.ts";
 import { type Goal, hostWeights, type RunState } from "./state.ts";
 
+export interface TuneOptions {
+  readonly out: string;
+  readonly resume: boolean;
+}
+
 export interface TuneResult {
   readonly summary: Summary;
   /** Whether it was stopped before its last step; it can be resumed. */
@@ -134,13 +139,13 @@ const begin = async (
  * @param options.resume continues from the newest checkpoint
  * @throws TiltError for bad input, and when a step's loss is not finite (the last good state is saved first)
  */
-export const tune = async (
-  config: RunConfig,
-  options: { readonly out: string; readonly resume: boolean },
-  context: RunContext,
-): Promise<TuneResult> => {
+export const tune = (config: RunConfig, options: TuneOptions, context: RunContext): Promise<TuneResult> => {
   const opened = context.clock();
-  const setup = await openSetup(config, context);
+  return using(openSetup(config, context), (setup) => tuneIn(setup, options, context, opened));
+};
+
+const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, opened: number): Promise<TuneResult> => {
+  const { config } = setup;
   const directory = await openRunDirectory(config, setup, options, context);
   const method = methodOf(config.method);
   const onPolicy = method.samplesFrom === "policy";
@@ -403,5 +408,7 @@ export const tune = async (
     await baseScorer.dispose();
     await averager?.dispose();
     await tuner.dispose();
+    const { weights, adam } = state.policy;
+    for (const held of [weights, adam.first, adam.second, state.proposal ?? {}, state.average?.weights ?? {}]) disposeAll(held);
   }
 };

@@ -13,9 +13,6 @@ import type { RunContext } from "../../src/run/context.ts";
 import { tune } from "../../src/run/tune.ts";
 import { writeTinyModel } from "../support/tiny-model.ts";
 
-// The lanes of a whole command, but started once: starting them takes longer than most of these runs.
-const device = openDevice("cpu");
-
 let root = "";
 beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "tiltlm-resume-"));
@@ -40,7 +37,7 @@ const input = (change: Partial<RunInput> = {}): RunInput => ({
 const context = (more: Partial<RunContext> = {}): RunContext => ({
   files: nodeFiles,
   clock: () => performance.now(),
-  openDevice: () => device,
+  openDevice,
   onEvent: () => {},
   ...more,
 });

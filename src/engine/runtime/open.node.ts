@@ -13,11 +13,23 @@ export interface DeviceOptions {
   readonly threads?: number;
 }
 
-/** The device of that name: on the CPU, worker threads that leave this one free. @throws TiltError (usage) when this build cannot open it */
+/** Lanes by their numbers of lanes and threads: starting them takes longer than a short run, and they do not end before the process. */
+const opened = new Map<string, Device>();
+
+/**
+ * The device of that name: on the CPU, worker threads that leave this one free, and the same ones each time.
+ * @throws TiltError (usage) when this build cannot open it
+ */
 export const openDevice = (name: DeviceName, options: DeviceOptions = {}): Device => {
   const cores = availableParallelism();
   const lanes = options.lanes ?? cores;
-  if (name === "cpu") return cpuLanes(lanes, options.threads ?? Math.max(1, Math.floor(cores / lanes)));
+  if (name === "cpu") {
+    const threads = options.threads ?? Math.max(1, Math.floor(cores / lanes));
+    const key = `${lanes} ${threads}`;
+    const device = opened.get(key) ?? cpuLanes(lanes, threads);
+    opened.set(key, device);
+    return device;
+  }
   if (name === "reference") return referenceDevice;
   throw usageError({
     where: `device ${name}`,
