@@ -71,9 +71,11 @@ const order = (Object.keys(figures) as FigureName[]).flatMap((figure): { figure:
 export const commandOf = ({ figure, shape }: Pick<Result, "figure" | "shape">): string =>
   `npm run bench -- --only ${figure}${shape === undefined ? "" : ` --shape ${shape}`}`;
 
-/** The newest result of every figure, quick ones left out, as a table. */
-export const figuresTable = (history: readonly Entry[]): string => {
-  const entries = history.filter(({ kind, quick }) => kind === "bench" && !quick).reverse();
+/** The newest result of every figure, quick ones left out, as a table: of one processor, where it is named. */
+export const figuresTable = (history: readonly Entry[], cpu?: string): string => {
+  const entries = history
+    .filter(({ kind, quick, machine }) => kind === "bench" && !quick && (cpu === undefined || machine.cpu === cpu))
+    .reverse();
   const rows = order.flatMap(({ figure, shape }) => {
     for (const { results = [], commit, dirty, date } of entries) {
       const found = results.find((result) => result.figure === figure && result.shape === shape);
@@ -109,17 +111,15 @@ export const replaceBetween = (text: string, name: string, content: string): str
   return `${text.slice(0, from + begin.length)}\n${content}\n${text.slice(to)}`;
 };
 
-/** Brings the table of README.md up to date. */
+/** Brings the tables of README.md up to date, one for each processor, that of the newest figures first. */
 export const updateReadme = async (): Promise<void> => {
   const history = await readHistory();
-  const newest = history.filter(({ kind, quick }) => kind === "bench" && !quick).at(-1);
-  if (newest === undefined) return;
-  const { ceiling, machine } = newest;
-  const best =
-    ceiling === undefined
-      ? ""
-      : ` The ceiling: ${digits(ceiling.product.median)} GFLOP/s, ${digits(ceiling.copy.median)} GB/s copied.`;
+  const entries = history.filter(({ kind, quick }) => kind === "bench" && !quick).reverse();
+  const tables = [...new Set(entries.map(({ machine }) => machine.cpu))].map((cpu) => {
+    const { ceiling, machine } = entries.find((entry) => entry.machine.cpu === cpu && entry.ceiling !== undefined)!;
+    const best = `The ceiling: ${digits(ceiling!.product.median)} GFLOP/s, ${digits(ceiling!.copy.median)} GB/s copied.`;
+    return `${figuresTable(history, cpu)}\n\nThe newest on ${machineLine(machine)}. ${best}`;
+  });
   const text = await readFile(place("README.md"), "utf8");
-  const content = `${figuresTable(history)}\n\nThe newest on ${machineLine(machine)}.${best}`;
-  await writeFile(place("README.md"), replaceBetween(text, "figures", content));
+  await writeFile(place("README.md"), replaceBetween(text, "figures", tables.join("\n\n")));
 };

@@ -6,6 +6,7 @@ import { cpus, loadavg, totalmem } from "node:os";
 import { fileURLToPath } from "node:url";
 
 export interface Machine {
+  /** What it calls itself, and the widest vectors it has: of one name there are some three times as fast as others. */
   readonly cpu: string;
   readonly cores: number;
   /** Bytes. */
@@ -29,10 +30,21 @@ export const root = fileURLToPath(new URL("..", import.meta.url));
 export const git = (...args: readonly string[]): string =>
   execFileSync("git", args, { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
 
+/** The widest vectors of this processor, where the system tells. */
+const vectors = (): string => {
+  try {
+    const flags = readFileSync("/proc/cpuinfo", "utf8");
+    if (/\bavx512f\b/.test(flags)) return ", AVX-512";
+    return /\bavx2\b/.test(flags) ? ", AVX2" : "";
+  } catch {
+    return "";
+  }
+};
+
 export const describeMachine = (): Machine => {
   const runtime = JSON.parse(readFileSync(`${root}/node_modules/onnxruntime-node/package.json`, "utf8")) as { version: string };
   return {
-    cpu: cpus()[0]?.model.trim() ?? "unknown",
+    cpu: `${cpus()[0]?.model.trim() ?? "unknown"}${vectors()}`,
     cores: cpus().length,
     memory: totalmem(),
     platform: `${process.platform} ${process.arch}`,

@@ -4,11 +4,12 @@
  * its 1,024 training texts, drawn from the proposal, which is an earlier policy: it never runs ahead of the policy.
  */
 
-import { execFile } from "node:child_process";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
+import { setTimeout } from "node:timers/promises";
 
 /** Share of women that counts as done. */
 export const wantedShare = 0.45;
@@ -24,27 +25,52 @@ export interface MetricsLine {
 export const firstReaching = (lines: readonly MetricsLine[], share = wantedShare): MetricsLine | undefined =>
   lines.find(({ moments }) => (moments["women"]?.value ?? 0) >= share);
 
+/** The whole lines of a metrics.jsonl that may still be written to; none where there is no file yet. */
+const linesOf = async (path: string): Promise<readonly MetricsLine[]> => {
+  const text = await readFile(path, "utf8").catch(() => "");
+  return text
+    .slice(0, text.lastIndexOf("\n") + 1)
+    .split("\n")
+    .flatMap((line) => (line === "" ? [] : [JSON.parse(line) as MetricsLine]));
+};
+
 /**
- * Runs the demo of the program built in `root`.
+ * Runs the demo of the program built in `root`, and ends it when it has got there.
  * @throws Error where it fails, or never gets there
  */
 export const timeToQuality = async (root: string): Promise<MetricsLine> => {
   const place = await mkdtemp(join(tmpdir(), "tiltlm-bench-demo-"));
   const out = join(place, "demo");
+  const child = spawn(process.execPath, [join(root, "bin", "tiltlm.js"), "demo", "--out", out, "--json"], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    said = (said + text).slice(-2000);
+  });
+  const ended = once(child, "exit");
+  let running = true;
+  ended.then(
+    () => {
+      running = false;
+    },
+    () => {},
+  );
   try {
-    await promisify(execFile)(process.execPath, [join(root, "bin", "tiltlm.js"), "demo", "--out", out, "--json"], {
-      maxBuffer: 2 ** 26,
-    });
-    const text = await readFile(join(out, "metrics.jsonl"), "utf8");
-    const lines = text
-      .trimEnd()
-      .split("\n")
-      .map((line) => JSON.parse(line) as MetricsLine);
-    const reached = firstReaching(lines);
-    if (reached === undefined)
-      throw new Error(`the demo: expected ${wantedShare} women at some step, got less in all ${lines.length}`);
-    return reached;
+    for (;;) {
+      const last = !running;
+      const lines = await linesOf(join(out, "metrics.jsonl"));
+      const reached = firstReaching(lines);
+      if (reached !== undefined) return reached;
+      if (last)
+        throw new Error(
+          `the demo: expected ${wantedShare} women at some step, got less in all ${lines.length}; it said: ${said}`,
+        );
+      await setTimeout(500);
+    }
   } finally {
+    if (running) child.kill("SIGKILL");
+    await ended;
     await rm(place, { recursive: true, force: true });
   }
 };

@@ -278,10 +278,11 @@ console.log(tableOf(head, results.map(rowOf)));
 const newest = new Map<string, { readonly result: PeerResult; readonly entry: Entry }>();
 for (const entry of await readHistory())
   if (!entry.quick)
-    for (const result of entry.peers ?? []) newest.set(`${result.shape} ${result.peer} ${result.what}`, { result, entry });
-const rows = [...newest.values()].sort((a, b) =>
-  a.result.shape < b.result.shape ? -1 : a.result.shape > b.result.shape ? 1 : 0,
-);
+    for (const result of entry.peers ?? [])
+      newest.set(`${entry.machine.cpu} ${result.shape} ${result.peer} ${result.what}`, { result, entry });
+const orderOf = ({ result, entry }: { readonly result: PeerResult; readonly entry: Entry }): string =>
+  `${result.shape} ${entry.machine.cpu}`;
+const rows = [...newest.values()].sort((a, b) => orderOf(a).localeCompare(orderOf(b)));
 const entries = [...new Set(rows.map(({ entry }) => entry))];
 const about = entries.map(
   (entry) =>
@@ -297,8 +298,8 @@ await writeFile(
 # Peers, by turns
 
 ${tableOf(
-  head,
-  rows.map(({ result }) => rowOf(result)),
+  ["processor", ...head],
+  rows.map(({ result, entry }) => [entry.machine.cpu, ...rowOf(result)]),
 )}
 
 Medians of turns, float32, a thread per core on each side, texts of ${textLength} tokens: ${sizes}.
