@@ -19,6 +19,8 @@ export interface Message {
 }
 
 const varint = (value: number | bigint): Uint8Array => {
+  // Nearly all there are: tags, lengths, axes.
+  if (value >= 0 && value < 128) return Uint8Array.of(Number(value));
   let rest = BigInt.asUintN(64, BigInt(value));
   const bytes: number[] = [];
   do {
@@ -29,12 +31,20 @@ const varint = (value: number | bigint): Uint8Array => {
   return Uint8Array.from(bytes);
 };
 
-export const join = (parts: readonly Message[]): Message => ({
-  chunks: parts.flatMap((part) => part.chunks),
-  size: parts.reduce((total, part) => total + part.size, 0),
-});
+/** Bytes that are copied together at once: thousands of arrays of a few bytes each take longer to hand on. */
+const smallSize = 4096;
 
-const of = (...chunks: Chunk[]): Message => ({ chunks, size: chunks.reduce((total, chunk) => total + chunk.length, 0) });
+const sizeOfAll = (chunks: readonly Chunk[]): number => chunks.reduce((total, chunk) => total + chunk.length, 0);
+
+const messageOf = (chunks: readonly Chunk[]): Message => {
+  const size = sizeOfAll(chunks);
+  const isSmall = size <= smallSize && chunks.every((chunk) => !("of" in chunk));
+  return { chunks: isSmall ? [joinBytes(chunks as readonly Uint8Array[])] : chunks, size };
+};
+
+const of = (...chunks: Chunk[]): Message => messageOf(chunks);
+
+export const join = (parts: readonly Message[]): Message => messageOf(parts.flatMap((part) => part.chunks));
 
 const tag = (field: number, wire: number): Uint8Array => varint((field << 3) | wire);
 
@@ -57,40 +67,31 @@ export const messageField = (field: number, message: Message): Message =>
 /** Bytes that are copied in a few milliseconds. */
 const pieceSize = 4 * 2 ** 20;
 
-/** Copies chunks into one array, piece by piece. */
-function* copying(chunks: readonly Uint8Array[]): Generator<void, Uint8Array> {
-  const bytes = new Uint8Array(chunks.reduce((total, chunk) => total + chunk.length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    for (let start = 0; start < chunk.length; start += pieceSize) {
-      const piece = chunk.subarray(start, start + pieceSize);
-      bytes.set(piece, at);
-      at += piece.length;
-      yield;
-    }
-  }
-  return bytes;
-}
-
 /** One array of them all; where there is only one, that. */
 export const joinBytes = (chunks: readonly Uint8Array[]): Uint8Array => {
   if (chunks.length === 1) return chunks[0]!;
-  const copy = copying(chunks);
-  for (;;) {
-    const { done, value } = copy.next();
-    if (done) return value;
+  const bytes = new Uint8Array(sizeOfAll(chunks));
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.length;
   }
+  return bytes;
 };
 
-/** The same in turns: of a large model it takes most of a second. */
-export const joinBytesInTurns = async (chunks: readonly Uint8Array[]): Promise<Uint8Array> => {
-  const copy = copying(chunks);
+/** The same in turns, and always a new array: of a large model it takes most of a second. */
+const joinBytesInTurns = async (chunks: readonly Uint8Array[]): Promise<Uint8Array> => {
+  const bytes = new Uint8Array(sizeOfAll(chunks));
   const pause = createPauses();
-  for (;;) {
-    const { done, value } = copy.next();
-    if (done) return value;
-    await pause();
+  let at = 0;
+  for (const chunk of chunks) {
+    for (let start = 0; start < chunk.length; start += pieceSize) {
+      bytes.set(chunk.subarray(start, start + pieceSize), at + start);
+      await pause();
+    }
+    at += chunk.length;
   }
+  return bytes;
 };
 
 /** A message that has no gaps as one array. */
