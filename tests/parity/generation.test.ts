@@ -1,19 +1,17 @@
 /** The sampler against the scorer, and both against exact probabilities: q is exactly what was sampled. */
 
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { keyOf } from "../../src/base/random.ts";
 import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
 import { referenceDevice } from "../../src/engine/runtime/reference.ts";
 import { createCausalModel } from "../../src/models/causal-model.ts";
 import { createGenerator, type GeneratorOptions, samplingOf } from "../../src/sampling/generate.ts";
 import { createScorer, forceRows } from "../../src/sampling/log-prob.ts";
+import { createKeep } from "../support/keep.ts";
 import { tinyConfigs, tinyWeights, numberTokenizer as tokenizer } from "../support/tiny-model.ts";
 
 const device = cpuDevice({ threads: 1 });
-const disposables: { dispose(): Promise<void> }[] = [];
-afterAll(async () => {
-  for (const held of disposables) await held.dispose();
-});
+const keep = createKeep();
 
 const generatorOf = async (family: "gpt2" | "llama", options: Partial<GeneratorOptions> = {}, config = tinyConfigs[family]) => {
   const generator = await createGenerator(device, createCausalModel(config), tinyWeights(config, 1), {
@@ -24,7 +22,7 @@ const generatorOf = async (family: "gpt2" | "llama", options: Partial<GeneratorO
     tokenizer,
     ...options,
   });
-  disposables.push(generator);
+  keep(generator);
   return generator;
 };
 const key = keyOf(3, "parity");
@@ -39,7 +37,7 @@ describe.each(["gpt2", "llama"] as const)("%s", (family) => {
     async (prompt) => {
       const samples = await (await generatorOf(family, { prompt })).generate({ count: 40, key });
       const scorer = await createScorer(device, model, weights, 16);
-      disposables.push(scorer);
+      keep(scorer);
       const { logProbs, tokenLogProbs } = await scorer.score(samples);
       expect(samples.lengths.some((length) => length < 20) && samples.lengths.some((length) => length === 20)).toBe(true);
       // Two float32 passes in different orders over 2 layers of width 16: about 1e-6 a token; an error of logic shows as 0.01 or more.
@@ -90,7 +88,7 @@ describe.each(["gpt2", "llama"] as const)("%s", (family) => {
   test("greedy takes the most probable token of the scorer each time", async () => {
     const greedy = await (await generatorOf(family, { sampling: samplingOf(0, 1), maxTokens: 6 })).generate({ count: 2, key });
     const scorer = await createScorer(device, model, weights);
-    disposables.push(scorer);
+    keep(scorer);
     const prefix = [0];
     for (let t = 0; t < greedy.lengths[0]!; t++) {
       const scores = await scorer.scoreForced(
@@ -138,7 +136,7 @@ describe("frequencies", () => {
       tokenizer,
       batch: 5000,
     });
-    disposables.push(generator);
+    keep(generator);
     const samples = await generator.generate({ count: n, key: keyOf(11, "frequencies") });
     const seen = new Map<string, number>();
     for (let b = 0; b < n; b++) {

@@ -1,6 +1,6 @@
 /** Fast paths against plain ones: lanes on worker threads against this thread, batches that shrink against whole ones, runs of micro-batches against one. */
 
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { keyOf } from "../../src/base/random.ts";
 import { zeros } from "../../src/base/tensor.ts";
 import type { Value } from "../../src/engine/graph.ts";
@@ -13,6 +13,7 @@ import { createGenerator, samplingOf } from "../../src/sampling/generate.ts";
 import { createScorer } from "../../src/sampling/log-prob.ts";
 import { methodOf } from "../../src/tuners/method.ts";
 import { createTuner } from "../../src/tuners/tuner.ts";
+import { createKeep } from "../support/keep.ts";
 import { tinyConfigs, tinyWeights, numberTokenizer as tokenizer } from "../support/tiny-model.ts";
 
 const plain = cpuDevice({ threads: 1 });
@@ -20,14 +21,7 @@ const lanes = cpuLanes(2, 1);
 const config = tinyConfigs.gpt2;
 const model = createCausalModel(config);
 const weights = tinyWeights(config, 1);
-const disposables: { dispose(): Promise<void> }[] = [];
-afterAll(async () => {
-  for (const held of disposables) await held.dispose();
-});
-const keep = <R extends { dispose(): Promise<void> }>(held: R): R => {
-  disposables.push(held);
-  return held;
-};
+const keep = createKeep();
 
 /** Texts of 1 to 24 tokens: most have ended before the last does, so that their batch shrinks more than once. */
 const draw = async (device: Device, batch: number) =>

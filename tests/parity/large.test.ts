@@ -3,7 +3,7 @@
  * micro-batch at a time. It has to be what small ones do, who do none of it.
  */
 
-import { afterAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { keyOf } from "../../src/base/random.ts";
 import { f32, scalar } from "../../src/base/tensor.ts";
 import { lanesOf, type PlacedTensors, readAll, uploadAll } from "../../src/engine/runtime/device.ts";
@@ -17,6 +17,7 @@ import { createGenerator, samplingOf } from "../../src/sampling/generate.ts";
 import { createScorer, teacherForcing } from "../../src/sampling/log-prob.ts";
 import { methodOf } from "../../src/tuners/method.ts";
 import { createLaneTraining, createTraining } from "../../src/tuners/training.ts";
+import { createKeep } from "../support/keep.ts";
 import { tinyWeights, numberTokenizer as tokenizer } from "../support/tiny-model.ts";
 
 // Nearly all of it is vocabulary, which is quick to multiply: 256 * 32,768 numbers are the line, and a layer is above it.
@@ -26,14 +27,7 @@ const model = createCausalModel(config);
 const weights = tinyWeights(config, 1, 0.05);
 const device = openDevice("cpu", lanesFor(model));
 const placed = uploadAll(device, weights);
-const disposables: { dispose(): Promise<void> }[] = [];
-afterAll(async () => {
-  for (const held of disposables) await held.dispose();
-});
-const keep = <R extends { dispose(): Promise<void> }>(held: R): R => {
-  disposables.push(held);
-  return held;
-};
+const keep = createKeep();
 
 const draw = async (from: PlacedTensors) =>
   keep(
@@ -78,7 +72,7 @@ test("gradients that are added up in place are those that are not", async () => 
     Object.fromEntries(
       Object.entries(objective.inputs).map(([name, { shape }]) => [
         name,
-        shape.length === 0 ? scalar(1) : f32([indices.length], Float32Array.from(indices, numberOf[name] ?? numberOf["reward"]!)),
+        shape.length === 0 ? scalar(1) : f32([indices.length], Float32Array.from(indices, numberOf[name]!)),
       ]),
     );
   const pieceOf = (indices: Int32Array) => ({ batch: teacherForcing(samples, indices), inputs: inputsOf(indices) });

@@ -5,11 +5,9 @@ import { evaluate } from "../evaluate.ts";
 import { scannedInputs } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
 import { flattened } from "./cpu-model.ts";
-import { type Device, type DeviceTensor, onHost } from "./device.ts";
+import { type Device, onHost, readAll } from "./device.ts";
 import { createRowCaches } from "./row-cache.ts";
 import { runTimes } from "./scan.ts";
-
-const onHostNow = async (held: HostTensor | DeviceTensor): Promise<HostTensor> => ("read" in held ? held.read() : held);
 
 export const referenceDevice: Device = {
   name: "reference",
@@ -20,8 +18,7 @@ export const referenceDevice: Device = {
     const store = createRowCaches(Object.fromEntries(caches.map((name) => [name, graph.inputs[name]!])), "f64");
     return {
       run: async (inputs, options) => {
-        const given: Record<string, HostTensor> = {};
-        for (const [name, held] of Object.entries({ ...frozen, ...inputs })) given[name] = await onHostNow(held);
+        const given = await readAll({ ...frozen, ...inputs });
         if (piecewise) {
           const { shape } = Object.values(given).find((held) => held.shape.length > 0)!;
           const flat = evaluate(graph, flattened(given));
