@@ -156,6 +156,7 @@ export {
   type ScoredSamples,
 } from "./tuners/method.ts";
 export { type PolicyGradientOptions, type PseudoRewardName, policyGradientObjective } from "./tuners/policy-gradient.ts";
+export { fitPrefixValue, logPrefixValues, type PrefixValue } from "./tuners/prefix-value.ts";
 export { decideProposal, type ProposalCriterion, type ProposalDecision } from "./tuners/proposal.ts";
 export { createTraining, type Objective, type SequenceValues, type Training } from "./tuners/training.ts";
 export { createTuner, type StepReport, type Tuner, type TunerOptions, type TunerState } from "./tuners/tuner.ts";

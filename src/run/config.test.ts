@@ -186,7 +186,7 @@ describe("parseRunConfig", () => {
       /^run\.yaml: method\.gaelambda: expected a known key \(name, klCoefficient, .*\), got "gaelambda"; did you mean "gaeLambda"\?/,
     ],
     [{ method: { baselines: "z" } }, /method\.baselines: expected a known key \(name, baseline, .*did you mean "baseline"\?/],
-    [{ method: { name: "gdc++", baseline: "mean" } }, /method\.baseline: expected one of none, z, got "mean"/],
+    [{ method: { name: "gdc++", baseline: "mean" } }, /method\.baseline: expected one of none, z, prefix, got "mean"/],
     [{ method: { name: "kl-control", klCoefficient: 0 } }, /method\.klCoefficient: expected a number above 0, got 0/],
     [{ method: { name: "grpo", clip: 1 } }, /method\.clip: expected a number below 1, got 1/],
     [{ method: { name: "ppo", discount: 0 } }, /method\.discount: expected a number above 0, got 0/],

@@ -126,7 +126,10 @@ const policyBaseline = z
   .default("leave-one-out")
   .describe("subtracted from the reward: nothing, the batch's mean, or the mean of the others");
 const targetBaseline = (name: "none" | "z") =>
-  z.enum(["none", "z"]).default(name).describe("subtracted from P/q: nothing, or Z pi/q, which is Z where q = pi");
+  z
+    .enum(["none", "z", "prefix"])
+    .default(name)
+    .describe("subtracted from P/q: nothing, Z pi/q, or for each token Z pi/q times what the tokens before it say of p/pi");
 const clampLogWeight = z
   .number()
   .exactOptional()

@@ -7,7 +7,7 @@ import { type CausalModel, createCausalModel, isLarge } from "../models/causal-m
 import { loadModelDirectory, type ModelDirectory } from "../models/directory.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 import { createGenerator, type Generator, type Sampling } from "../sampling/generate.ts";
-import { createScorer, type Scorer } from "../sampling/log-prob.ts";
+import { createScorer, defaultMicroBatch, type Scorer } from "../sampling/log-prob.ts";
 import { type Samples, sequencesOf } from "../sampling/samples.ts";
 import { createFeature, type Feature, type FeatureMatrix, featureMatrix } from "../targets/feature.ts";
 import { createReward, withReward } from "../targets/reward.ts";
@@ -29,8 +29,8 @@ export interface Setup {
   readonly features: readonly Feature[];
   keyFor(purpose: "fit" | "train" | "shuffle" | "proposal" | "evaluate"): Key;
   generatorOf(weights: PlacedTensors, sampling?: Sampling): Promise<Generator>;
-  /** Weights on the device must not be given back before the scorer is. */
-  scorerOf(weights: PlacedTensors): Promise<Scorer>;
+  /** Weights on the device must not be given back before the scorer is. @param probe coefficients of a probe to be read in the same pass */
+  scorerOf(weights: PlacedTensors, probe?: readonly number[]): Promise<Scorer>;
   /** phi(x) of every sequence, and as a last column "reward" r(x), where the config has one. */
   measure(samples: Samples): Promise<FeatureMatrix>;
   /** Gives the base's weights back. */
@@ -96,7 +96,7 @@ export const openSetup = async (config: RunConfig, context: Pick<RunContext, "fi
     keyFor: (purpose) => keyOf(config.seed, purpose),
     generatorOf: (weights, sampling = exactSampling) =>
       createGenerator(device, model, weights, { sampling, prompt, maxTokens, endIds: base.endIds, tokenizer: base.tokenizer }),
-    scorerOf: (weights) => createScorer(device, model, weights),
+    scorerOf: (weights, probe) => createScorer(device, model, weights, defaultMicroBatch, probe),
     measure: async (samples) => {
       const sequences = sequencesOf(samples);
       const matrix = await featureMatrix(features, sequences);

@@ -9,6 +9,7 @@ import type { DeviceTensors } from "../optim/adam.ts";
 import type { Target } from "../targets/ebm.ts";
 import type { PartitionState } from "../targets/partition.ts";
 import type { Controls } from "../tuners/method.ts";
+import type { PrefixValue } from "../tuners/prefix-value.ts";
 import type { TunerState } from "../tuners/tuner.ts";
 import type { Evaluation, FitReport } from "./metrics.ts";
 
@@ -17,6 +18,8 @@ export interface Goal {
   readonly target: Target;
   readonly fit: FitReport;
   readonly partition: PartitionState;
+  /** What prefixes promise, where the method asks for it. */
+  readonly prefixValue?: PrefixValue;
 }
 
 export interface RunState {

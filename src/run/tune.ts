@@ -4,18 +4,20 @@
  */
 
 import { runtimeError, TiltError } from "../base/errors.ts";
-import { meanEstimate } from "../base/numeric.ts";
+import { logMeanExp, meanEstimate } from "../base/numeric.ts";
 import { copyAll, disposeAll, type PlacedTensors } from "../engine/runtime/device.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 import { averageStep, createAverager } from "../optim/average.ts";
 import { learningRateAt } from "../optim/schedule.ts";
 import type { Generator } from "../sampling/generate.ts";
+import type { Scores } from "../sampling/log-prob.ts";
 import { klTargetPolicy, klTargetProposal } from "../targets/divergence.ts";
-import { hasMass, logTargetOf } from "../targets/ebm.ts";
+import { hasMass, logTargetOf, logWeights } from "../targets/ebm.ts";
 import { type FeatureMatrix, momentEstimates } from "../targets/feature.ts";
 import { partitionEstimate, updatePartition } from "../targets/partition.ts";
 import { rewardColumn } from "../targets/reward.ts";
-import { methodOf, type ScoredSamples } from "../tuners/method.ts";
+import { type Method, methodOf, type ScoredSamples } from "../tuners/method.ts";
+import { fitPrefixValue, logPrefixValues, prefixTexts } from "../tuners/prefix-value.ts";
 import { decideProposal } from "../tuners/proposal.ts";
 import { createTuner, type Tuner } from "../tuners/tuner.ts";
 import type { RunConfig } from "./config.ts";
@@ -99,9 +101,34 @@ const baseBatch = ({ samples, matrix, target, partition }: Awaited<ReturnType<ty
   logZ: partitionEstimate(partition).logZ.value,
 });
 
+/** What prefixes promise of a fitted target, for methods that ask for it. */
+const prefixValueOf = async (
+  setup: Setup,
+  { needs }: Method,
+  { samples, matrix, target }: Awaited<ReturnType<typeof fitFrom>>,
+  context: RunContext,
+): Promise<Pick<Goal, "prefixValue">> => {
+  if (!needs.prefixValue) return {};
+  const { device, model, baseWeights } = setup;
+  const logRatios = logWeights(target, matrix);
+  const logZ = logMeanExp(logRatios);
+  const ratios = logRatios.map((value) => Math.exp(value - logZ));
+  const count = Math.min(samples.count, prefixTexts);
+  const prefixValue = await inPhase(context, "fitting what prefixes promise", count, "texts", (onProgress) =>
+    fitPrefixValue(device, model, baseWeights, samples, ratios, onProgress),
+  );
+  const share = Math.round(100 * Math.max(0, prefixValue.explained));
+  context.onEvent({
+    type: "notice",
+    message: `what prefixes promise explains ${share}% of the variance of P/a, on texts held out`,
+  });
+  return { prefixValue };
+};
+
 /** A new run's state: the target fitted, where there is one, and the base evaluated. */
 const begin = async (
   setup: Setup,
+  method: Method,
   tuner: Tuner,
   directory: RunDirectory,
   context: RunContext,
@@ -122,7 +149,12 @@ const begin = async (
     policy: tuner.start(await copyAll(setup.device, setup.baseWeights), fitted === undefined ? undefined : baseBatch(fitted)),
     average: undefined,
     proposal: undefined,
-    goal: fitted && { target: fitted.target, fit: fitted.report, partition: fitted.partition },
+    goal: fitted && {
+      target: fitted.target,
+      fit: fitted.report,
+      partition: fitted.partition,
+      ...(await prefixValueOf(setup, method, fitted, context)),
+    },
     before: undefined as never,
     latest: undefined,
     logs: { metrics: 0, samples: 0 },
@@ -171,7 +203,7 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
     savedStep = saved.step;
     return saved;
   };
-  const begun = loaded === undefined ? await begin(setup, tuner, directory, context, seconds) : undefined;
+  const begun = loaded === undefined ? await begin(setup, method, tuner, directory, context, seconds) : undefined;
   let state = loaded ?? (await checkpoint(begun!.state));
   if (loaded !== undefined) {
     if (loaded.goal !== undefined) context.onEvent({ type: "fit", report: loaded.goal.fit });
@@ -182,7 +214,8 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
   }
 
   const policyWeights = (): DeviceTensors => tuner.policyWeights(state.policy);
-  const baseScorer = await setup.scorerOf(setup.baseWeights);
+  const prefixValue = state.goal?.prefixValue;
+  const baseScorer = await setup.scorerOf(setup.baseWeights, prefixValue?.probe);
   /** What batches are drawn with: its weights are packed once. Not there while a model is evaluated, which takes as much room. */
   let source: Generator | undefined;
   const closeSource = async (): Promise<void> => {
@@ -204,7 +237,10 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
   /** Hears which part of the step under way is done, from 0 to 1. */
   let onStepPart = (_part: number): void => {};
 
-  /** Draws and scores. While q is the base, log a(x) = log q(x) needs no second look. `onPart` hears which part is done, from 0 to 1. */
+  /**
+   * Draws and scores. While q is the base, log a(x) = log q(x) needs no second look, unless it is for what prefixes promise. `onPart` hears which part is done,
+   * from 0 to 1.
+   */
   const draw = async (
     purpose: "train" | "proposal",
     count: number,
@@ -223,8 +259,12 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
     // Features are measured on this thread while the lanes score.
     const scoring = async () => {
       const onScored = (done: number): void => onPart(drawingPart + ((1 - drawingPart) * done) / count);
-      const scores = isBase() ? samples : await baseScorer.score(samples, onScored);
-      return { base: scores, scored: context.clock() };
+      const drawnFromBase = isBase();
+      if (drawnFromBase && (prefixValue === undefined || purpose === "proposal"))
+        return { base: samples as Scores, scored: context.clock() };
+      const scores = await baseScorer.score(samples, onScored);
+      const { logProbs, tokenLogProbs } = drawnFromBase ? samples : scores;
+      return { base: { ...scores, logProbs, tokenLogProbs }, scored: context.clock() };
     };
     const [{ base, scored }, matrix] = await Promise.all([scoring(), setup.measure(samples)]);
     const { goal } = state;
@@ -234,6 +274,9 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
       matrix,
       logBase: base.logProbs,
       tokenLogBase: base.tokenLogProbs,
+      ...(prefixValue === undefined || base.probed === undefined
+        ? {}
+        : { logPrefixValues: logPrefixValues(prefixValue, base.probed, samples) }),
       ...(goal === undefined
         ? {}
         : {

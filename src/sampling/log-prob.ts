@@ -3,20 +3,13 @@
  * The same graph, with the same head, is what training differentiates.
  */
 
-import { type HostTensor, i32 } from "../base/tensor.ts";
+import { f32, type HostTensor, i32 } from "../base/tensor.ts";
 import type { Graph } from "../engine/graph.ts";
 import { input } from "../engine/ops/index.ts";
-import {
-  type Device,
-  disposeAll,
-  isPlaced,
-  lanesOf,
-  type PlacedTensors,
-  readAll,
-  shareOut,
-  uploadInTurns,
-} from "../engine/runtime/device.ts";
-import { isLarge, parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
+import { type Device, type PlacedTensors, readAll, shareOut } from "../engine/runtime/device.ts";
+import { parameterInputs, type SequenceModel, underInputNames } from "../models/causal-model.ts";
+import { type FrozenLane, freeze } from "../models/frozen.ts";
+import { probeSize, readProbe } from "../models/prefix-probe.ts";
 import type { Samples } from "./samples.ts";
 
 /** What a sequence model reads of a batch: inputs, what comes next, and which places count. T here is prompt length + maxTokens - 1. */
@@ -110,6 +103,8 @@ export interface Scores {
   readonly logProbs: Float64Array;
   /** [B, T], T = samples.maxTokens; 0 beyond the length. Nats. */
   readonly tokenLogProbs: Float32Array;
+  /** What the probe said before each token [B, T]; absent where the scorer has none. */
+  readonly probed?: Float32Array;
 }
 
 export interface Scorer {
@@ -120,62 +115,63 @@ export interface Scorer {
   dispose(): Promise<void>;
 }
 
-/** The graph of scoring: weights, tokens and labels in, `tokenLogProbs` [B, T] out. */
-export const scoringGraph = (model: SequenceModel): Graph => {
+/** The graph of scoring: weights, tokens and labels in, `tokenLogProbs` [B, T] out; with a probe also its coefficients in and `probed` [B, T] out. */
+export const scoringGraph = (model: SequenceModel, options: { readonly probed?: boolean } = {}): Graph => {
   const tokens = input("tokens", "i32", ["B", "T"]);
   const labels = input("labels", "i32", ["B", "T"]);
   const parameters = parameterInputs(model);
-  return {
+  const states = model.states(parameters, tokens);
+  const scoring: Graph = {
     inputs: { ...underInputNames(parameters), tokens, labels },
-    outputs: { tokenLogProbs: model.tokenLogProbs(parameters, model.states(parameters, tokens), labels) },
+    outputs: { tokenLogProbs: model.tokenLogProbs(parameters, states, labels) },
   };
+  if (!options.probed) return scoring;
+  const probe = input("probe", "f32", [probeSize(model.width)]);
+  return { inputs: { ...scoring.inputs, probe }, outputs: { ...scoring.outputs, probed: readProbe(states, probe) } };
 };
 
 /** Sequences of one pass. Of 40 tokens they are 640 rows of every activation, which then mostly stay in the cache (docs/performance.md). */
 export const defaultMicroBatch = 16;
 
-/** A scorer with frozen weights. Large ones that lie on the device already are read there, and must not be given back before the scorer is. */
+/**
+ * A scorer with frozen weights. Large ones that lie on the device already are read there, and must not be given back before the scorer is.
+ * @param probe coefficients of a probe to be read in the same pass [2 D + 1]
+ */
 export const createScorer = async (
   device: Device,
   model: SequenceModel,
   weights: PlacedTensors,
   microBatch = defaultMicroBatch,
+  probe?: readonly number[],
 ): Promise<Scorer> => {
-  const graph = scoringGraph(model);
-  const given = underInputNames(weights);
-  // Built-in weights are packed once and read faster, by a twentieth; large ones are not worth the second copy that this is.
-  const placed = async (lane: Device, first: boolean) => {
-    if (!isLarge(model)) return { program: await lane.compile(graph, { frozen: given }), held: {}, own: {} };
-    const program = await lane.compile(graph);
-    if (first && isPlaced(given)) return { program, held: given, own: {} };
-    const own = await uploadInTurns(lane, await readAll(given));
-    return { program, held: own, own };
-  };
-  const lanes = await Promise.all(lanesOf(device).map((lane, i) => placed(lane, i === 0)));
-  const forcedBy = async ({ program, held }: (typeof lanes)[number], { tokens, labels }: TeacherForcing): Promise<Float32Array> =>
-    (await (await program.run({ ...held, tokens, labels }))["tokenLogProbs"]!.read()).data as Float32Array;
+  const coefficients = probe === undefined ? {} : { probe: f32([probe.length], Float32Array.from(probe)) };
+  const program = await freeze(device, model, weights, scoringGraph(model, { probed: probe !== undefined }), coefficients);
+  const forcedBy = async (lane: FrozenLane, { tokens, labels }: TeacherForcing): Promise<Record<string, Float32Array>> =>
+    Object.fromEntries(
+      Object.entries(await readAll(await lane.run({ tokens, labels }))).map(([name, { data }]) => [name, data as Float32Array]),
+    );
   return {
-    scoreForced: (batch) => forcedBy(lanes[0]!, batch),
+    scoreForced: async (batch) => (await forcedBy(program.lanes[0]!, batch))["tokenLogProbs"]!,
     score: async (samples, onProgress) => {
       const logProbs = new Float64Array(samples.count);
-      const tokenLogProbs = new Float32Array(samples.count * samples.maxTokens);
+      const perToken = () => new Float32Array(samples.count * samples.maxTokens);
+      const taken: Record<string, Float32Array> = {
+        tokenLogProbs: perToken(),
+        ...(probe === undefined ? {} : { probed: perToken() }),
+      };
       let done = 0;
-      await shareOut(lanes, microBatches(byLength(samples.lengths), microBatch), async (lane, indices) => {
+      await shareOut(program.lanes, microBatches(byLength(samples.lengths), microBatch), async (lane, indices) => {
         const batch = teacherForcing(samples, indices);
-        takeTokens(await forcedBy(lane, batch), samples, indices, batch, tokenLogProbs);
+        const found = await forcedBy(lane, batch);
+        for (const [name, into] of Object.entries(taken)) takeTokens(found[name]!, samples, indices, batch, into);
         for (const b of indices) {
-          for (let t = 0; t < samples.lengths[b]!; t++) logProbs[b]! += tokenLogProbs[b * samples.maxTokens + t]!;
+          for (let t = 0; t < samples.lengths[b]!; t++) logProbs[b]! += taken["tokenLogProbs"]![b * samples.maxTokens + t]!;
         }
         done += indices.length;
         onProgress?.(done);
       });
-      return { logProbs, tokenLogProbs };
+      return { logProbs, tokenLogProbs: taken["tokenLogProbs"]!, ...(probe === undefined ? {} : { probed: taken["probed"]! }) };
     },
-    dispose: async () => {
-      for (const { program, own } of lanes) {
-        await program.dispose();
-        disposeAll(own);
-      }
-    },
+    dispose: () => program.dispose(),
   };
 };

@@ -42,18 +42,22 @@ export const sequencesOf = (samples: Samples): Sequence[] =>
     ended: samples.ended[b] === 1,
   }));
 
-/** The first `count` sequences of a batch, or all where there are fewer. The arrays are views. */
-export const firstOf = (samples: Samples, count: number): Samples => {
-  const kept = Math.min(count, samples.count);
-  const places = kept * samples.maxTokens;
+/** The sequences from `start` to `end` of a batch, or those of them that there are. The arrays are views. */
+export const rangeOf = (samples: Samples, start: number, end: number): Samples => {
+  const { maxTokens } = samples;
+  const last = Math.max(start, Math.min(end, samples.count));
+  const perToken = <A extends Int32Array | Float32Array>(list: A): A => list.subarray(start * maxTokens, last * maxTokens) as A;
   return {
     ...samples,
-    count: kept,
-    ids: samples.ids.subarray(0, places),
-    lengths: samples.lengths.subarray(0, kept),
-    ended: samples.ended.subarray(0, kept),
-    tokenLogProbs: samples.tokenLogProbs.subarray(0, places),
-    logProbs: samples.logProbs.subarray(0, kept),
-    texts: samples.texts.slice(0, kept),
+    count: last - start,
+    ids: perToken(samples.ids),
+    lengths: samples.lengths.subarray(start, last),
+    ended: samples.ended.subarray(start, last),
+    tokenLogProbs: perToken(samples.tokenLogProbs),
+    logProbs: samples.logProbs.subarray(start, last),
+    texts: samples.texts.slice(start, last),
   };
 };
+
+/** The first `count` sequences of a batch, or all where there are fewer. The arrays are views. */
+export const firstOf = (samples: Samples, count: number): Samples => rangeOf(samples, 0, count);

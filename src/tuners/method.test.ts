@@ -55,7 +55,53 @@ test.each<[string, MethodSpec, "policy" | "proposal", { reward: boolean; target:
 ])("%s: where samples come from, and what it needs", (_, spec, samplesFrom, needs) => {
   const method = methodOf(spec);
   expect(method.samplesFrom).toBe(samplesFrom);
-  expect(method.needs).toEqual({ ...needs, tokenLogBase: false, valueHead: false });
+  expect(method.needs).toEqual({ ...needs, tokenLogBase: false, valueHead: false, prefixValue: false });
+});
+
+describe("a baseline of prefixes", () => {
+  const spec: MethodSpec = { name: "gdc++", baseline: "prefix" };
+  const perToken = (step: number) => Float32Array.from({ length: 12 }, (_, i) => -step * (i + 1));
+  const told: ScoredSamples = { ...batch, tokenLogBase: perToken(0.5), logPrefixValues: perToken(0.25) };
+
+  test("needs what each token's prefix promises and log a of each token; begins with all trust", () => {
+    const method = methodOf(spec);
+    expect(method.samplesFrom).toBe("proposal");
+    expect(method.needs).toEqual({ reward: false, target: true, tokenLogBase: true, valueHead: false, prefixValue: true });
+    expect(method.begin(undefined)).toEqual({ prefixTrust: 1 });
+    for (const name of ["dpg", "gdc"] as const) expect(methodOf({ name, baseline: "prefix" }).needs).toEqual(method.needs);
+    const inputs = (given: ScoredSamples) => () => method.inputs(given, { prefixTrust: 1 }, undefined);
+    expect(inputs(batch)).toThrow("expected samples with log a of each token");
+    expect(inputs({ ...batch, tokenLogBase: perToken(1) })).toThrow("expected samples with what each token's prefix promises");
+    expect(() => method.inputs(told, {}, undefined)).toThrow("expected samples with a trust in prefixes");
+  });
+
+  test("passes on what is promised, and adds log a of the tokens before up", () => {
+    const { sequences, tokens, numbers, measures } = methodOf(spec).inputs(told, { prefixTrust: 0.4 }, undefined);
+    expect(sequences).toStrictEqual({ logProposal, logTarget });
+    expect(numbers).toEqual({ logZ: 0.6, prefixTrust: 0.4 });
+    expect(measures).toEqual({ prefixTrust: 0.4 });
+    expect(tokens["logPrefixValue"]).toEqual(told.logPrefixValues);
+    const { lengths, maxTokens } = batch.samples;
+    const wanted = new Float32Array(12);
+    for (const [b, length] of lengths.entries())
+      for (let t = 1; t < length; t++) {
+        const at = b * maxTokens + t;
+        wanted[at] = wanted[at - 1]! + told.tokenLogBase![at - 1]!;
+      }
+    // All of them are halves, which float32 holds exactly.
+    expect(tokens["logPrefixBase"]).toEqual(wanted);
+  });
+
+  test.each<[string, number[], number[], number]>([
+    ["goes three tenths of the way to what was best", [1, 0.2], [2, 1], 0.9 + 0.3 * (0.4 - 0.9)],
+    ["but not below 0", [-5, 1], [1, 1], 0.9 * 0.7],
+    ["nor above 1", [5, 1], [1, 1], 0.9 * 0.7 + 0.3],
+    ["and stays where nothing was promised", [0, 0], [0, 0], 0.9],
+  ])("its trust %s", (_, gain, spread, wanted) => {
+    const outputs = { prefixGain: Float64Array.from(gain), prefixSpread: Float64Array.from(spread) };
+    const { prefixTrust } = methodOf(spec).observe({ prefixTrust: 0.9 }, batch, outputs);
+    expect(prefixTrust).toBeCloseTo(wanted, 14);
+  });
 });
 
 describe("what a batch is made into", () => {

@@ -3,7 +3,7 @@
  * from. A method has no state; what it remembers from batch to batch is `Controls`, plain numbers that a checkpoint keeps.
  */
 
-import { logMeanExp, mean } from "../base/numeric.ts";
+import { logMeanExp, mean, sum } from "../base/numeric.ts";
 import type { Samples } from "../sampling/samples.ts";
 import { hasMass } from "../targets/ebm.ts";
 import {
@@ -28,6 +28,9 @@ interface Weighted {
   readonly clampLogWeight?: number | undefined;
 }
 
+/** none: 0. z: 1 in units of R = p/pi. prefix: what the tokens so far say of p/pi, as far as that has proved true (docs/math.md M50). */
+export type TargetBaseline = "none" | "z" | "prefix";
+
 /** What a user chooses: a name, and what that method asks for. */
 export type MethodSpec =
   | { readonly name: "reinforce" | "reinforce-target"; readonly baseline: BatchBaseline }
@@ -47,7 +50,7 @@ export type MethodSpec =
       readonly whiten: boolean;
     } & PpoOptions &
       KlControl)
-  | ({ readonly name: "dpg" | "gdc" | "gdc++"; readonly baseline: "none" | "z" } & Weighted)
+  | ({ readonly name: "dpg" | "gdc" | "gdc++"; readonly baseline: TargetBaseline } & Weighted)
   | ({
       readonly name: "f-dpg";
       readonly divergence: DivergenceName;
@@ -64,6 +67,8 @@ export interface ScoredSamples {
   readonly logBase: Float64Array;
   /** log a of each token [B, T], T = samples.maxTokens; for methods with `tokenLogBase`. */
   readonly tokenLogBase?: Float32Array;
+  /** log F(x_<t), what each token's prefix promises (prefix-value.ts) [B, T] nats; for methods with `prefixValue`. */
+  readonly logPrefixValues?: Float32Array;
   /** log P(x), unnormalised [B] nats; for methods with a target. */
   readonly logTarget?: Float64Array;
   /** log Z to weigh with, estimated without these samples; for methods with a target. */
@@ -78,6 +83,8 @@ export interface Controls {
   readonly klCoefficient?: number;
   /** Running mean of (pi/q) R. */
   readonly baseline?: number;
+  /** How far what prefixes promise is believed, 0 to 1. */
+  readonly prefixTrust?: number;
 }
 
 /** A batch as the objective wants it, by the names of its inputs. */
@@ -100,6 +107,7 @@ export interface Method {
     readonly target: boolean;
     readonly tokenLogBase: boolean;
     readonly valueHead: boolean;
+    readonly prefixValue: boolean;
   };
   readonly objective: Objective;
   /** Before the first step. @param base samples of the base, for methods that start from what to expect of it */
@@ -122,18 +130,46 @@ const klOfBatch = ({ samples, logBase }: ScoredSamples): number =>
 /** The unit of P(x) as a reward: its mean in the batch, so that rewards are about 1 whatever P's scale (docs/math.md M41). */
 const unitOf = (logTarget: Float64Array): number => (hasMass(logTarget) ? logMeanExp(logTarget) : 0);
 
-type Baseline = BatchBaseline | "z" | "running";
+type Baseline = BatchBaseline | TargetBaseline | "running";
 
 /** What share of the way a running baseline goes towards each new batch's mean. */
 const runningStep = 0.1;
 
+/** The same of the trust in what prefixes promise, which changes as the policy comes nearer to the target. */
+const trustStep = 0.3;
+
+/** The trust after a batch: some of the way to what would have been best for it. */
+const nextTrust = (trust: number, gain: Float64Array, spread: Float64Array): number => {
+  const total = sum(spread);
+  if (!(total > 0)) return trust;
+  return trust + trustStep * (Math.min(1, Math.max(0, sum(gain) / total)) - trust);
+};
+
+/** log a(x_<t), of the tokens before each one [B, T] nats. */
+const logPrefixBase = ({ samples }: ScoredSamples, tokenLogBase: Float32Array): Float32Array => {
+  const { count, maxTokens, lengths } = samples;
+  const logPrefixes = new Float32Array(tokenLogBase.length);
+  for (let b = 0; b < count; b++) {
+    let logPrefix = 0;
+    for (let at = b * maxTokens; at < b * maxTokens + lengths[b]!; at++) {
+      logPrefixes[at] = logPrefix;
+      logPrefix += tokenLogBase[at]!;
+    }
+  }
+  return logPrefixes;
+};
+
 const policyGradient = (
-  reward: Omit<PolicyGradientOptions, "compares">,
+  reward: Omit<PolicyGradientOptions, "baseline">,
   samplesFrom: SamplesFrom,
   baseline: Baseline,
   control?: KlControl,
 ): Method => {
-  const options: PolicyGradientOptions = { ...reward, compares: baseline !== "none" };
+  const ofPrefix = baseline === "prefix";
+  const options: PolicyGradientOptions = {
+    ...reward,
+    baseline: baseline === "none" || ofPrefix ? baseline : "sequence",
+  };
   const reads = Object.keys(inputsOf(options.reward));
   const scoresOf = (batch: ScoredSamples, controls: Controls): Record<string, Float64Array | number> => {
     const all: Readonly<Record<string, () => Float64Array | number>> = {
@@ -147,19 +183,28 @@ const policyGradient = (
     };
     return Object.fromEntries(reads.map((name) => [name, all[name]!()]));
   };
-  const baselineOf = (scores: Record<string, Float64Array | number>, { baseline: running }: Controls, count: number) => {
+  const baselineOf = (
+    scores: Record<string, Float64Array | number>,
+    { baseline: running }: Controls,
+    count: number,
+  ): Float64Array => {
+    if (baseline === "none" || baseline === "prefix") throw new Error(`method: ${baseline} is no baseline of sequences`);
     if (baseline === "z") return new Float64Array(count).fill(1);
     if (baseline === "running") return new Float64Array(count).fill(given(running, "a running baseline"));
     return batchBaseline(baseline, rewardsAtProposal(options, scores));
   };
-  const initial: Controls = control === undefined ? {} : { klCoefficient: control.klCoefficient };
+  const initial: Controls = {
+    ...(control === undefined ? {} : { klCoefficient: control.klCoefficient }),
+    ...(ofPrefix ? { prefixTrust: 1 } : {}),
+  };
   return {
     samplesFrom,
     needs: {
       reward: reads.includes("reward"),
       target: reads.includes("logTarget"),
-      tokenLogBase: false,
+      tokenLogBase: ofPrefix,
       valueHead: false,
+      prefixValue: ofPrefix,
     },
     objective: policyGradientObjective(options),
     begin: (base) =>
@@ -170,17 +215,23 @@ const policyGradient = (
       const scores = scoresOf(batch, controls);
       const isArray = ([, value]: readonly [string, Float64Array | number]): boolean => typeof value !== "number";
       const entries = Object.entries(scores);
+      const trusted = ofPrefix ? { prefixTrust: given(controls.prefixTrust, "a trust in prefixes") } : {};
       return {
         sequences: {
           ...(Object.fromEntries(entries.filter(isArray)) as Record<string, Float64Array>),
-          ...(options.compares ? { baseline: baselineOf(scores, controls, batch.samples.count) } : {}),
+          ...(options.baseline === "sequence" ? { baseline: baselineOf(scores, controls, batch.samples.count) } : {}),
         },
-        tokens: {},
-        numbers: Object.fromEntries(entries.filter((entry) => !isArray(entry))) as Record<string, number>,
-        measures: controls.klCoefficient === undefined ? {} : { klCoefficient: controls.klCoefficient },
+        tokens: ofPrefix
+          ? {
+              logPrefixBase: logPrefixBase(batch, given(batch.tokenLogBase, "log a of each token")),
+              logPrefixValue: given(batch.logPrefixValues, "what each token's prefix promises"),
+            }
+          : {},
+        numbers: { ...(Object.fromEntries(entries.filter((entry) => !isArray(entry))) as Record<string, number>), ...trusted },
+        measures: { ...(controls.klCoefficient === undefined ? {} : { klCoefficient: controls.klCoefficient }), ...trusted },
       };
     },
-    observe: (controls, batch, { weightedReward }) => ({
+    observe: (controls, batch, { weightedReward, prefixGain, prefixSpread }) => ({
       ...(control === undefined
         ? {}
         : {
@@ -194,6 +245,7 @@ const policyGradient = (
       ...(controls.baseline === undefined
         ? {}
         : { baseline: controls.baseline + runningStep * (mean(weightedReward!) - controls.baseline) }),
+      ...(controls.prefixTrust === undefined ? {} : { prefixTrust: nextTrust(controls.prefixTrust, prefixGain!, prefixSpread!) }),
     }),
   };
 };
@@ -206,7 +258,7 @@ const clippedMethod = (
   inputs: (batch: ScoredSamples, klCoefficient: number, tokenValues: Float32Array | undefined) => MethodInputs,
 ): Method => ({
   samplesFrom: "policy",
-  needs: { reward: true, target: false, tokenLogBase: true, valueHead },
+  needs: { reward: true, target: false, tokenLogBase: true, valueHead, prefixValue: false },
   objective,
   begin: () => ({ klCoefficient: control.klCoefficient }),
   inputs: (batch, controls, tokenValues) => {
@@ -303,7 +355,7 @@ const ppo = (spec: SpecOf<"ppo">): Method =>
 const divergence = (
   name: DivergenceName,
   samplesFrom: SamplesFrom,
-  baseline: "none" | "z" | "running",
+  baseline: TargetBaseline | "running",
   { clampLogWeight }: Weighted,
 ): Method => policyGradient({ reward: name, clampLogWeight }, samplesFrom, baseline);
 

@@ -10,7 +10,24 @@
 import { tensor } from "../base/tensor.ts";
 import { evaluate } from "../engine/evaluate.ts";
 import type { TypeOf, Value } from "../engine/graph.ts";
-import { cast, constant, exp, input, less, maximum, minimum, mul, neg, stopGradient, sub, sum } from "../engine/ops/index.ts";
+import {
+  add,
+  cast,
+  constant,
+  cumulativeSum,
+  div,
+  exp,
+  input,
+  less,
+  maximum,
+  minimum,
+  mul,
+  neg,
+  reshape,
+  stopGradient,
+  sub,
+  sum,
+} from "../engine/ops/index.ts";
 import { type DivergenceName, fDivergences } from "./f-divergence.ts";
 import type { Objective } from "./training.ts";
 
@@ -96,6 +113,7 @@ export const pseudoRewards = {
 export type PseudoRewardName = keyof typeof pseudoRewards;
 
 const sequences: TypeOf = { dtype: "f32", shape: ["B"] };
+const tokens: TypeOf = { dtype: "f32", shape: ["B", "T"] };
 const number: TypeOf = { dtype: "f32", shape: [] };
 const typeOf: Readonly<Record<keyof ScoreValues, TypeOf>> = {
   logTarget: sequences,
@@ -116,8 +134,8 @@ export interface PolicyGradientOptions {
   readonly reward: PseudoRewardName;
   /** Upper bound of the log of each ratio that is taken (p/q, pi/q, p/pi, pi/p), nats; absent: never clamped. */
   readonly clampLogWeight?: number | undefined;
-  /** Whether a baseline is subtracted; default true. Where not, pi/q is not even worked out for it. */
-  readonly compares?: boolean;
+  /** What B belongs to: a sequence (the default), or each of its prefixes (M50); or there is none, and pi/q is not even worked out for it. */
+  readonly baseline?: "none" | "sequence" | "prefix";
 }
 
 const ratioOf =
@@ -150,14 +168,46 @@ export const rewardsAtProposal = (
 };
 
 /**
+ * The baseline of each prefix, B_t = 1 + trust (V_t - 1), where V_t = F(x_<t) a(x_<t)/pi(x_<t) estimates p(x_<t)/pi(x_<t), kept between F, which it
+ * is where pi = a, and 1, which it is where pi = p (M50): beyond these the policy has drifted, and an error of F would feed on itself.
+ */
+interface PrefixBaseline {
+  /** V_t - 1, 0 where the mask is 0. */
+  readonly excess: Value;
+  readonly trust: Value;
+}
+
+/** A value [B, T] kept between 0 and another. */
+const between = (value: Value, end: Value): Value => minimum(maximum(value, minimum(end, 0)), maximum(end, 0));
+
+/** A_t = weighted - r B_t of each token [B, T], and what says how far V is to be trusted: the best `trust` is the sum of `gain` [B] over that of `spread` [B]. */
+const prefixAdvantage = (weighted: Value, ratio: Value, mask: Value, { excess, trust }: PrefixBaseline) => {
+  const perToken = (value: Value): Value => reshape(value, [value.shape[0]!, 1]);
+  const beyondOne = sub(weighted, ratio);
+  return {
+    tokenAdvantage: mul(sub(perToken(beyondOne), mul(perToken(mul(ratio, trust)), excess)), mask),
+    gain: mul(mul(beyondOne, ratio), sum(excess, 1)),
+    spread: mul(mul(ratio, ratio), sum(mul(excess, excess), 1)),
+  };
+};
+
+/**
  * loss = -scale sum_b A_b log pi(x_b): its gradient is minus the ascent direction. `scale` is 1 over the samples of the whole batch, `baseline` B [B] where there is one.
- * Outputs [B]: `logPolicy`, `advantage` A, `weightedReward` (pi/q) R, and `clamped`, 1 where a ratio was cut.
+ * With a baseline of prefixes it is -scale sum_bt A_bt log pi(x_t | x_<t), from `logPrefixValue`, an estimate of
+ * log F(x_<t) without these samples, `logPrefixBase`, log a(x_<t), both [B, T] nats, and `prefixTrust`.
+ * Outputs [B]: `logPolicy`, `advantage` A (the mean over its tokens where they have their own), `weightedReward` (pi/q) R, and `clamped`, 1 where a
+ * ratio was cut; with a baseline of prefixes also `prefixGain` and `prefixSpread`.
  */
 export const policyGradientObjective = (options: PolicyGradientOptions): Objective => {
-  const { compares = true, clampLogWeight: limit } = options;
+  const { baseline = "sequence", clampLogWeight: limit } = options;
+  const ofBaseline: Readonly<Record<typeof baseline, Readonly<Record<string, TypeOf>>>> = {
+    none: {},
+    sequence: { baseline: sequences },
+    prefix: { logPrefixValue: tokens, logPrefixBase: tokens, prefixTrust: number },
+  };
   return {
-    inputs: { ...inputsOf(options.reward), ...(compares ? { baseline: sequences } : {}), scale: number },
-    build: ({ logPolicy }, inputs) => {
+    inputs: { ...inputsOf(options.reward), ...ofBaseline[baseline], scale: number },
+    build: ({ logPolicy, tokenLogPolicy, mask }, inputs) => {
       const scores = { ...inputs, logPolicy: stopGradient(logPolicy) } as unknown as ScoreValues;
       const taken: Value[] = [];
       const ratio = (logRatio: Value): Value => {
@@ -165,19 +215,40 @@ export const policyGradientObjective = (options: PolicyGradientOptions): Objecti
         return ratioOf(options)(logRatio);
       };
       const weighted = pseudoRewards[options.reward].weighted(scores, ratio);
-      const advantage = stopGradient(
-        compares ? sub(weighted, mul(policyOverProposal(scores, ratio), inputs["baseline"]!)) : weighted,
-      );
-      const largest = taken.reduce((a, b) => maximum(a, b));
-      return {
-        loss: neg(mul(sum(mul(advantage, logPolicy)), inputs["scale"]!)),
-        outputs: {
+      const scaled = (ascended: Value): Value => neg(mul(ascended, inputs["scale"]!));
+      const outputs = (advantage: Value) => {
+        const largest = taken.reduce((a, b) => maximum(a, b));
+        return {
           logPolicy,
           advantage,
           weightedReward: weighted,
           ...(limit === undefined ? {} : { clamped: cast(less(constant(limit), largest), "f32") }),
-        },
+        };
       };
+      if (baseline === "prefix") {
+        const logTokens = stopGradient(tokenLogPolicy);
+        const logPolicyBefore = sub(cumulativeSum(logTokens), logTokens);
+        const [logPromised, logBaseBefore] = [inputs["logPrefixValue"]!, inputs["logPrefixBase"]!];
+        const logRatio = add(logPromised, sub(logBaseBefore, logPolicyBefore));
+        const excess = mul(sub(exp(between(logRatio, logPromised)), 1), mask);
+        const found = prefixAdvantage(weighted, policyOverProposal(scores, ratio), mask, {
+          excess,
+          trust: inputs["prefixTrust"]!,
+        });
+        const tokenAdvantage = stopGradient(found.tokenAdvantage);
+        return {
+          loss: scaled(sum(mul(tokenAdvantage, tokenLogPolicy))),
+          outputs: {
+            ...outputs(div(sum(tokenAdvantage, 1), sum(mask, 1))),
+            prefixGain: found.gain,
+            prefixSpread: found.spread,
+          },
+        };
+      }
+      const advantage = stopGradient(
+        baseline === "none" ? weighted : sub(weighted, mul(policyOverProposal(scores, ratio), inputs["baseline"]!)),
+      );
+      return { loss: scaled(sum(mul(advantage, logPolicy))), outputs: outputs(advantage) };
     },
   };
 };

@@ -262,7 +262,7 @@ describe("what is worked out of a batch", () => {
   });
   test("needs a reward, log a of each token and a KL coefficient, and says so", () => {
     const method = methodOf(spec);
-    expect(method.needs).toEqual({ reward: true, target: false, tokenLogBase: true, valueHead: false });
+    expect(method.needs).toEqual({ reward: true, target: false, tokenLogBase: true, valueHead: false, prefixValue: false });
     expect(method.samplesFrom).toBe("policy");
     const { samples, logBase: logBaseOf, tokenLogBase } = batch;
     expect(() => method.inputs({ samples, logBase: logBaseOf, tokenLogBase }, controls, undefined)).toThrow(

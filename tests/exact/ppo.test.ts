@@ -304,7 +304,7 @@ describe("what is worked out of a batch", () => {
   });
   test("needs a reward, log a of each token, a KL coefficient and values, and says so", () => {
     const method = methodOf(spec);
-    expect(method.needs).toEqual({ reward: true, target: false, tokenLogBase: true, valueHead: true });
+    expect(method.needs).toEqual({ reward: true, target: false, tokenLogBase: true, valueHead: true, prefixValue: false });
     expect(method.samplesFrom).toBe("policy");
     const { samples, logBase: logBaseOf, tokenLogBase } = batch;
     expect(() => method.inputs({ samples, logBase: logBaseOf, tokenLogBase }, controls, values)).toThrow(

@@ -4,10 +4,20 @@
  */
 
 import { beforeAll, expect, test } from "vitest";
-import { logSumExp, sum, timesOrZero } from "../../src/base/numeric.ts";
+import { logSumExp, sum } from "../../src/base/numeric.ts";
 import { type MethodSpec, methodOf } from "../../src/tuners/method.ts";
 import { ascentsOf, samplesOf } from "../support/tabular-world.ts";
-import { createWorld, expectation, gradLogProb, logProbs, randomTable, vectorExpectation } from "../support/world.ts";
+import {
+  createWorld,
+  expectation,
+  gradLogProb,
+  logProbs,
+  prefixMass,
+  randomTable,
+  tokenLogProbsOf,
+  towards,
+  vectorExpectation,
+} from "../support/world.ts";
 
 const world = createWorld(4, 4);
 const { sequences, vocabulary } = world;
@@ -17,6 +27,8 @@ const ones = new Float64Array(everything.length).fill(1);
 const baseTable = randomTable(world, 1).map((value, k) => (k % vocabulary === vocabulary - 1 ? value - 2.5 : value));
 const logBase = logProbs(world, baseTable);
 const has = Float64Array.from(sequences, (ids) => Number(ids.includes(vocabulary - 1)));
+const ofBase = prefixMass(world, logBase);
+const tokenLogBase = tokenLogProbsOf(world, logBase);
 /** How often the base writes it. */
 const rate = expectation(logBase, has);
 
@@ -30,31 +42,29 @@ const targets = {
 type TargetName = keyof typeof targets;
 const names = Object.keys(targets) as TargetName[];
 
-const klTo = (logTarget: Float64Array, table: Float64Array): number => {
-  const logZ = logSumExp(logTarget);
-  const logPi = logProbs(world, table);
-  return sum(logTarget.map((value, n) => timesOrZero(Math.exp(value - logZ), value - logZ - logPi[n]!)));
-};
-
-/** A policy on the way, with a share of the base's KL(p, pi) left: gradient steps of size 0.5 from the base. */
-const onTheWay = (logTarget: Float64Array, share: number): Float64Array => {
-  const [logZ, goal] = [logSumExp(logTarget), klTo(logTarget, baseTable) * share];
-  let table = baseTable;
-  while (klTo(logTarget, table) > goal) {
-    const scores = sequences.map((ids) => gradLogProb(world, table, ids));
-    const ascent = vectorExpectation(logTarget, new Float64Array(ones.length).fill(Math.exp(-logZ)), scores);
-    table = table.map((value, k) => value + 0.5 * ascent[k]!);
-  }
-  return table;
-};
+/** A policy on the way, with a share of the base's KL(p, pi) left. */
+const onTheWay = (logTarget: Float64Array, share: number): Float64Array => towards(world, logTarget, baseTable, share);
 
 const squaredNorm = (vector: Float64Array): number => sum(vector.map((value) => value * value));
 
 /** One sample's update at a policy, of samples of q: the trace of its covariance, and the advantage's variance and mean size. */
 const noiseOf = async (spec: MethodSpec, logTarget: Float64Array, table: Float64Array, logQ: Float64Array, baseline?: number) => {
   const method = methodOf(spec);
-  const batch = { samples: samplesOf(world, everything, logQ), logBase, logTarget, logZ: logSumExp(logTarget) };
-  const inputs = method.inputs(batch, baseline === undefined ? {} : { baseline }, undefined);
+  const logZ = logSumExp(logTarget);
+  const ofTarget = prefixMass(
+    world,
+    logTarget.map((value) => value - logZ),
+  );
+  const batch = {
+    samples: samplesOf(world, everything, logQ),
+    logBase,
+    logTarget,
+    logZ,
+    tokenLogBase,
+    // What is true of prefixes.
+    logPrefixValues: Float32Array.from(ofTarget, (value, at) => value - ofBase[at]!),
+  };
+  const inputs = method.inputs(batch, { prefixTrust: 1, ...(baseline === undefined ? {} : { baseline }) }, undefined);
   const { ascents, outputs } = await ascentsOf(world, table, method.objective, batch.samples, inputs);
   const { advantage } = outputs as Record<"advantage", Float64Array>;
   const mean = expectation(logQ, advantage);
@@ -72,22 +82,23 @@ type Noise = Awaited<ReturnType<typeof noiseOf>>;
 /** How much of KL(p, pi) is left, and whether samples come from the policy or still from the base. */
 type Point = "all, q = pi = a" | "half, q = pi" | "half, q = a" | "tenth, q = pi" | "tenth, q = a";
 
-const both = async (logTarget: Float64Array, table: Float64Array, logQ: Float64Array) => ({
+const each = async (logTarget: Float64Array, table: Float64Array, logQ: Float64Array) => ({
   gdc: await noiseOf({ name: "gdc", baseline: "none" }, logTarget, table, logQ),
   "gdc++": await noiseOf({ name: "gdc++", baseline: "z" }, logTarget, table, logQ),
+  prefix: await noiseOf({ name: "gdc++", baseline: "prefix" }, logTarget, table, logQ),
 });
 
-const found = {} as Record<TargetName, Record<Point, Record<"gdc" | "gdc++", Noise>>>;
+const found = {} as Record<TargetName, Record<Point, Record<"gdc" | "gdc++" | "prefix", Noise>>>;
 beforeAll(async () => {
   for (const name of names) {
     const logTarget = targets[name];
     const [half, tenth] = [onTheWay(logTarget, 1 / 2), onTheWay(logTarget, 1 / 10)];
     found[name] = {
-      "all, q = pi = a": await both(logTarget, baseTable, logBase),
-      "half, q = pi": await both(logTarget, half, logProbs(world, half)),
-      "half, q = a": await both(logTarget, half, logBase),
-      "tenth, q = pi": await both(logTarget, tenth, logProbs(world, tenth)),
-      "tenth, q = a": await both(logTarget, tenth, logBase),
+      "all, q = pi = a": await each(logTarget, baseTable, logBase),
+      "half, q = pi": await each(logTarget, half, logProbs(world, half)),
+      "half, q = a": await each(logTarget, half, logBase),
+      "tenth, q = pi": await each(logTarget, tenth, logProbs(world, tenth)),
+      "tenth, q = a": await each(logTarget, tenth, logBase),
     };
   }
 });
@@ -112,6 +123,23 @@ test.each<Row>([
   // As printed, to 3 decimals.
   const rounded = (key: keyof Noise) => [gdc[key], baselined[key]].map((value) => Number(value.toFixed(3)));
   expect({ trace: rounded("trace"), variance: rounded("variance"), size: rounded("size") }).toEqual({ trace, variance, size });
+});
+
+test.each<[TargetName, Point, number]>([
+  ["pointwise", "all, q = pi = a", 12.223],
+  ["pointwise", "half, q = pi", 3.917],
+  ["pointwise", "half, q = a", 5.651],
+  ["pointwise", "tenth, q = pi", 4.208],
+  ["pointwise", "tenth, q = a", 2.327],
+  ["moment", "all, q = pi = a", 2.396],
+  ["moment", "half, q = pi", 0.876],
+  ["moment", "half, q = a", 1.265],
+  ["moment", "tenth, q = pi", 0.473],
+  ["moment", "tenth, q = a", 0.452],
+])("%s target, %s: what is true of prefixes lowers it further", (name, point, trace) => {
+  const { "gdc++": baselined, prefix } = found[name][point];
+  expect(Number(prefix.trace.toFixed(3))).toBe(trace);
+  expect(prefix.trace).toBeLessThan(baselined.trace);
 });
 
 const start = "all, q = pi = a";

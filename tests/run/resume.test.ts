@@ -191,6 +191,12 @@ describe("bit-exact, for what else a run remembers", () => {
       method: { name: "ppo", klTarget: 0.5, klHorizon: 100 },
       batch: { samples: 48, microBatch: 20, epochs: 2, miniBatches: 2 },
     },
+    "gdc++ with a baseline of prefixes: what they promise, and how far it is believed": {
+      ...rest,
+      proposal: proposal!,
+      target: target!,
+      method: { name: "gdc++", baseline: "prefix" },
+    },
     "f-dpg: a running baseline; an average, a window of Z": {
       ...rest,
       proposal: proposal!,

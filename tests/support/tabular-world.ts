@@ -1,10 +1,10 @@
 /** An enumerable world seen through the package's own graphs: its sequences as samples, its tables as weights of the tabular model. */
 
 import { logSumExp } from "../../src/base/numeric.ts";
-import { type HostTensor, i32, tensor, zeros } from "../../src/base/tensor.ts";
+import { f32, type HostTensor, i32, tensor, zeros } from "../../src/base/tensor.ts";
 import { referenceDevice } from "../../src/engine/runtime/reference.ts";
 import { createTabularModel, prefixRow } from "../../src/models/tabular.ts";
-import { type TeacherForcing, teacherForcing } from "../../src/sampling/log-prob.ts";
+import { placeTokens, type TeacherForcing, teacherForcing } from "../../src/sampling/log-prob.ts";
 import type { Samples } from "../../src/sampling/samples.ts";
 import type { MethodInputs } from "../../src/tuners/method.ts";
 import { createTraining, type Objective } from "../../src/tuners/training.ts";
@@ -109,10 +109,10 @@ export const numericGradient = (value: (table: Float64Array) => number, table: F
     return row[0]!;
   });
 
-type Inputs = Pick<MethodInputs, "sequences" | "numbers">;
+type Inputs = Pick<MethodInputs, "sequences" | "numbers"> & Partial<Pick<MethodInputs, "tokens">>;
 
 /**
- * What the training graph of an objective says at a table, in float64 throughout (inputs do not pass through float32 as they do in a tuner):
+ * What the training graph of an objective says at a table, in float64 throughout (inputs of sequences do not pass through float32 as they do in a tuner):
  * a function of a batch, the inputs of all of it, the sequences to take and their weight, to the ascent direction (minus the gradient of the loss)
  * and the objective's outputs.
  */
@@ -120,14 +120,18 @@ export const createAscent = async (world: World, table: Float64Array, objective:
   const training = await createTraining(referenceDevice, tabularModelOf(world), objective);
   const weights = { logits: referenceDevice.upload(weightsOfTable(world, table).logits) };
   const zero = { logits: referenceDevice.upload(zeroGradients(world).logits) };
-  return async (samples: Samples, { sequences, numbers }: Inputs, indices: Int32Array, scale: number) => {
+  return async (samples: Samples, { sequences, numbers, tokens = {} }: Inputs, indices: Int32Array, scale: number) => {
+    const batch = teacherForcing(samples, indices);
     const taken = Object.entries(sequences).map(([name, list]) => {
       const some = Float64Array.from(indices, (b) => list[b]!);
       return [name, tensor("f64", [some.length], some)] as const;
     });
     const scalars = Object.entries({ ...numbers, scale }).map(([name, number]) => [name, tensor("f64", [], [number])] as const);
-    const inputs = Object.fromEntries([...taken, ...scalars]);
-    const { gradients, outputs } = await training.accumulate(weights, zero, teacherForcing(samples, indices), inputs);
+    const perToken = Object.entries(tokens).map(
+      ([name, list]) => [name, f32([batch.count, batch.length], placeTokens(list, samples, indices, batch))] as const,
+    );
+    const inputs = Object.fromEntries([...taken, ...scalars, ...perToken]);
+    const { gradients, outputs } = await training.accumulate(weights, zero, batch, inputs);
     const ascent = tableOfWeights(world, await gradients["logits"]!.read()).map((value) => -value);
     return { ascent, outputs };
   };

@@ -99,6 +99,54 @@ export const vectorExpectation = (
 ): Float64Array =>
   vectors[0]!.map((_, k) => sum(logProbs.map((logProb, i) => Math.exp(logProb) * weights[i]! * vectors[i]![k]!)));
 
+/** KL(p, pi) for log P of each sequence, in nats. */
+export const klTo = (world: World, logTarget: Float64Array, table: Float64Array): number => {
+  const logZ = logSumExp(logTarget);
+  const logPi = logProbs(world, table);
+  return sum(logTarget.map((value, n) => timesOrZero(Math.exp(value - logZ), value - logZ - logPi[n]!)));
+};
+
+/** A policy on the way from a table to a target, with a share of its KL(p, pi) left: gradient steps of size 0.5. */
+export const towards = (world: World, logTarget: Float64Array, from: Float64Array, share: number): Float64Array => {
+  const [logZ, goal] = [logSumExp(logTarget), klTo(world, logTarget, from) * share];
+  const weights = new Float64Array(logTarget.length).fill(Math.exp(-logZ));
+  let table = from;
+  while (klTo(world, logTarget, table) > goal) {
+    const scores = world.sequences.map((ids) => gradLogProb(world, table, ids));
+    const ascent = vectorExpectation(logTarget, weights, scores);
+    table = table.map((value, k) => value + 0.5 * ascent[k]!);
+  }
+  return table;
+};
+
+/** log of the probability of each sequence's prefixes [B, T]: of all sequences that begin so. */
+export const prefixMass = (world: World, logs: Float64Array): Float64Array => {
+  const { sequences, maxTokens } = world;
+  const masses = new Map<number, number>();
+  for (const [n, ids] of sequences.entries())
+    for (let t = 0; t < ids.length; t++) {
+      const row = prefixIndex(world, ids, t);
+      masses.set(row, (masses.get(row) ?? 0) + Math.exp(logs[n]!));
+    }
+  const placed = new Float64Array(sequences.length * maxTokens);
+  for (const [n, ids] of sequences.entries())
+    for (let t = 0; t < ids.length; t++) placed[n * maxTokens + t] = Math.log(masses.get(prefixIndex(world, ids, t))!);
+  return placed;
+};
+
+/** log-probability of each token of each sequence [B, T]: how much less the longer prefix weighs. 0 beyond the length. */
+export const tokenLogProbsOf = (world: World, logs: Float64Array): Float32Array => {
+  const { sequences, maxTokens } = world;
+  const masses = prefixMass(world, logs);
+  const placed = new Float32Array(masses.length);
+  for (const [n, ids] of sequences.entries())
+    for (let t = 0; t < ids.length; t++) {
+      const at = n * maxTokens + t;
+      placed[at] = (t + 1 < ids.length ? masses[at + 1]! : logs[n]!) - masses[at]!;
+    }
+  return placed;
+};
+
 /** Indices of n sequences drawn independently, by inverting the cumulative distribution. */
 export const drawSequences = (logProbs: Float64Array, n: number, stream: Stream): Int32Array => {
   let total = 0;
