@@ -75,21 +75,22 @@ describe("a baseline of prefixes", () => {
     expect(() => method.inputs(told, {}, undefined)).toThrow("expected samples with a trust in prefixes");
   });
 
-  test("passes on what is promised, and adds log a of the tokens before up", () => {
+  test("makes of them log p of each prefix: what it promises, and log a of the tokens before", () => {
     const { sequences, tokens, numbers, measures } = methodOf(spec).inputs(told, { prefixTrust: 0.4 }, undefined);
     expect(sequences).toStrictEqual({ logProposal, logTarget });
     expect(numbers).toEqual({ logZ: 0.6, prefixTrust: 0.4 });
     expect(measures).toEqual({ prefixTrust: 0.4 });
-    expect(tokens["logPrefixValue"]).toEqual(told.logPrefixValues);
     const { lengths, maxTokens } = batch.samples;
     const wanted = new Float32Array(12);
     for (const [b, length] of lengths.entries())
-      for (let t = 1; t < length; t++) {
+      for (let t = 0; t < length; t++) {
         const at = b * maxTokens + t;
-        wanted[at] = wanted[at - 1]! + told.tokenLogBase![at - 1]!;
+        wanted[at] =
+          told.logPrefixValues![at]! +
+          Array.from({ length: t }, (_, s) => told.tokenLogBase![at - 1 - s]!).reduce((x, y) => x + y, 0);
       }
-    // All of them are halves, which float32 holds exactly.
-    expect(tokens["logPrefixBase"]).toEqual(wanted);
+    // All of them are quarters, which float32 holds exactly.
+    expect(tokens["logPrefixTarget"]).toEqual(wanted);
   });
 
   test.each<[string, number[], number[], number]>([

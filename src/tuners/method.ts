@@ -145,18 +145,20 @@ const nextTrust = (trust: number, gain: Float64Array, spread: Float64Array): num
   return trust + trustStep * (Math.min(1, Math.max(0, sum(gain) / total)) - trust);
 };
 
-/** log a(x_<t), of the tokens before each one [B, T] nats. */
-const logPrefixBase = ({ samples }: ScoredSamples, tokenLogBase: Float32Array): Float32Array => {
+/** An estimate of log p(x_<t) before each token [B, T] nats: log F(x_<t) + log a(x_<t). */
+const logPrefixTarget = ({ samples, tokenLogBase, logPrefixValues }: ScoredSamples): Float32Array => {
   const { count, maxTokens, lengths } = samples;
-  const logPrefixes = new Float32Array(tokenLogBase.length);
+  const logBase = given(tokenLogBase, "log a of each token");
+  const logValues = given(logPrefixValues, "what each token's prefix promises");
+  const logTarget = new Float32Array(logValues.length);
   for (let b = 0; b < count; b++) {
     let logPrefix = 0;
     for (let at = b * maxTokens; at < b * maxTokens + lengths[b]!; at++) {
-      logPrefixes[at] = logPrefix;
-      logPrefix += tokenLogBase[at]!;
+      logTarget[at] = logValues[at]! + logPrefix;
+      logPrefix += logBase[at]!;
     }
   }
-  return logPrefixes;
+  return logTarget;
 };
 
 const policyGradient = (
@@ -221,12 +223,7 @@ const policyGradient = (
           ...(Object.fromEntries(entries.filter(isArray)) as Record<string, Float64Array>),
           ...(options.baseline === "sequence" ? { baseline: baselineOf(scores, controls, batch.samples.count) } : {}),
         },
-        tokens: ofPrefix
-          ? {
-              logPrefixBase: logPrefixBase(batch, given(batch.tokenLogBase, "log a of each token")),
-              logPrefixValue: given(batch.logPrefixValues, "what each token's prefix promises"),
-            }
-          : {},
+        tokens: ofPrefix ? { logPrefixTarget: logPrefixTarget(batch) } : {},
         numbers: { ...(Object.fromEntries(entries.filter((entry) => !isArray(entry))) as Record<string, number>), ...trusted },
         measures: { ...(controls.klCoefficient === undefined ? {} : { klCoefficient: controls.klCoefficient }), ...trusted },
       };

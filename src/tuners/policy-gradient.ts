@@ -11,7 +11,6 @@ import { tensor } from "../base/tensor.ts";
 import { evaluate } from "../engine/evaluate.ts";
 import type { TypeOf, Value } from "../engine/graph.ts";
 import {
-  add,
   cast,
   constant,
   cumulativeSum,
@@ -167,18 +166,12 @@ export const rewardsAtProposal = (
     .data as Float64Array;
 };
 
-/**
- * The baseline of each prefix, B_t = 1 + trust (V_t - 1), where V_t = F(x_<t) a(x_<t)/pi(x_<t) estimates p(x_<t)/pi(x_<t), kept between F, which it
- * is where pi = a, and 1, which it is where pi = p (M50): beyond these the policy has drifted, and an error of F would feed on itself.
- */
+/** The baseline of each prefix, B_t = 1 + trust (V_t - 1), where V_t = F(x_<t) a(x_<t)/pi(x_<t) estimates p(x_<t)/pi(x_<t); (M50). */
 interface PrefixBaseline {
   /** V_t - 1, 0 where the mask is 0. */
   readonly excess: Value;
   readonly trust: Value;
 }
-
-/** A value [B, T] kept between 0 and another. */
-const between = (value: Value, end: Value): Value => minimum(maximum(value, minimum(end, 0)), maximum(end, 0));
 
 /** A_t = weighted - r B_t of each token [B, T], and what says how far V is to be trusted: the best `trust` is the sum of `gain` [B] over that of `spread` [B]. */
 const prefixAdvantage = (weighted: Value, ratio: Value, mask: Value, { excess, trust }: PrefixBaseline) => {
@@ -193,8 +186,8 @@ const prefixAdvantage = (weighted: Value, ratio: Value, mask: Value, { excess, t
 
 /**
  * loss = -scale sum_b A_b log pi(x_b): its gradient is minus the ascent direction. `scale` is 1 over the samples of the whole batch, `baseline` B [B] where there is one.
- * With a baseline of prefixes it is -scale sum_bt A_bt log pi(x_t | x_<t), from `logPrefixValue`, an estimate of
- * log F(x_<t) without these samples, `logPrefixBase`, log a(x_<t), both [B, T] nats, and `prefixTrust`.
+ * With a baseline of prefixes it is -scale sum_bt A_bt log pi(x_t | x_<t), from `logPrefixTarget`, an estimate of
+ * log p(x_<t) without these samples [B, T] nats, and `prefixTrust`.
  * Outputs [B]: `logPolicy`, `advantage` A (the mean over its tokens where they have their own), `weightedReward` (pi/q) R, and `clamped`, 1 where a
  * ratio was cut; with a baseline of prefixes also `prefixGain` and `prefixSpread`.
  */
@@ -203,7 +196,7 @@ export const policyGradientObjective = (options: PolicyGradientOptions): Objecti
   const ofBaseline: Readonly<Record<typeof baseline, Readonly<Record<string, TypeOf>>>> = {
     none: {},
     sequence: { baseline: sequences },
-    prefix: { logPrefixValue: tokens, logPrefixBase: tokens, prefixTrust: number },
+    prefix: { logPrefixTarget: tokens, prefixTrust: number },
   };
   return {
     inputs: { ...inputsOf(options.reward), ...ofBaseline[baseline], scale: number },
@@ -228,9 +221,7 @@ export const policyGradientObjective = (options: PolicyGradientOptions): Objecti
       if (baseline === "prefix") {
         const logTokens = stopGradient(tokenLogPolicy);
         const logPolicyBefore = sub(cumulativeSum(logTokens), logTokens);
-        const [logPromised, logBaseBefore] = [inputs["logPrefixValue"]!, inputs["logPrefixBase"]!];
-        const logRatio = add(logPromised, sub(logBaseBefore, logPolicyBefore));
-        const excess = mul(sub(exp(between(logRatio, logPromised)), 1), mask);
+        const excess = mul(sub(exp(sub(inputs["logPrefixTarget"]!, logPolicyBefore)), 1), mask);
         const found = prefixAdvantage(weighted, policyOverProposal(scores, ratio), mask, {
           excess,
           trust: inputs["prefixTrust"]!,

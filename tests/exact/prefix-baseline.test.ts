@@ -150,7 +150,7 @@ describe.each([
   test("gain over spread is the trust with which the squares of A are least", async () => {
     const { outputs } = await updates(setting, prefix, table, logQ, wrong);
     const best = expectation(logQ, outputs["prefixGain"]!) / expectation(logQ, outputs["prefixSpread"]!);
-    // By hand, and by definition: V = F a(x_<t)/pi(x_<t), between F and 1; A = P/(Zq) - (pi/q)(1 + trust (V - 1)).
+    // By hand, and by definition: V = F a(x_<t)/pi(x_<t); A = P/(Zq) - (pi/q)(1 + trust (V - 1)).
     const [ofBase, logPi] = [prefixMass(world, setting.logBase), logProbs(world, table)];
     const ofPolicy = prefixMass(world, logPi);
     const squares = (trust: number): number =>
@@ -161,9 +161,8 @@ describe.each([
           return sum(
             Array.from(ids, (_, t) => {
               const at = n * maxTokens + t;
-              const [promised, start] = [wrong[at]! + ofBase[at]! - ofPolicy[at]!, wrong[at]!];
-              const kept = Math.exp(Math.max(Math.min(start, 0), Math.min(Math.max(start, 0), promised)));
-              return (weight - ratio * (1 + trust * (kept - 1))) ** 2;
+              const promised = Math.exp(wrong[at]! + ofBase[at]! - ofPolicy[at]!);
+              return (weight - ratio * (1 + trust * (promised - 1))) ** 2;
             }),
           );
         }),
