@@ -8,10 +8,12 @@ import { input, matmul, sum } from "../../src/engine/ops/index.ts";
 import { type Device, readAll, uploadAll } from "../../src/engine/runtime/device.ts";
 import { cpuLanes } from "../../src/engine/runtime/lane.node.ts";
 import { cpuDevice } from "../../src/engine/runtime/ort.node.ts";
+import { referenceDevice } from "../../src/engine/runtime/reference.ts";
 import { createCausalModel } from "../../src/models/causal-model.ts";
 import { createGenerator, samplingOf } from "../../src/sampling/generate.ts";
 import { createScorer } from "../../src/sampling/log-prob.ts";
 import { methodOf } from "../../src/tuners/method.ts";
+import { fitPrefixValue } from "../../src/tuners/prefix-value.ts";
 import { createTuner } from "../../src/tuners/tuner.ts";
 import { createKeep } from "../support/keep.ts";
 import { tinyConfigs, tinyWeights, numberTokenizer as tokenizer } from "../support/tiny-model.ts";
@@ -61,6 +63,36 @@ test("scoring on two lanes, sorted by length, is scoring one by one", async () =
   const [wanted, found] = [await one.score(samples), await two.score(samples)];
   found.tokenLogProbs.forEach((value, i) => {
     expect(Math.abs(value - wanted.tokenLogProbs[i]!)).toBeLessThan(2e-5);
+  });
+});
+
+describe("what prefixes promise", () => {
+  const ratios = samples.logProbs.map((_, i) => 0.4 + (i % 3));
+  const probe = Array.from({ length: 2 * model.width + 1 }, (_, k) => Math.cos(k) / model.width);
+
+  test("a probe is read in the same pass as the scores, on lanes as in float64", async () => {
+    const [wanted, found] = await Promise.all(
+      [referenceDevice, lanes].map(async (device) => keep(await createScorer(device, model, weights, 8, probe)).score(samples)),
+    );
+    expect(found!.probed!.some((value) => value !== 0)).toBe(true);
+    // Sums of 33 products of numbers of order one in float32.
+    found!.probed!.forEach((value, i) => {
+      expect(Math.abs(value - wanted!.probed![i]!)).toBeLessThan(2e-5);
+    });
+    const plainly = await keep(await createScorer(lanes, model, weights, 8)).score(samples);
+    expect(plainly.tokenLogProbs).toEqual(found!.tokenLogProbs);
+    expect(plainly).not.toHaveProperty("probed");
+  });
+
+  test("they are fitted to the same bits each time, whichever lane is first", async () => {
+    const [once, again] = [
+      await fitPrefixValue(lanes, model, weights, samples, ratios),
+      await fitPrefixValue(lanes, model, weights, samples, ratios),
+    ];
+    expect(again).toEqual(once);
+    const one = await fitPrefixValue(plain, model, weights, samples, ratios);
+    // Rounding of float32 in the normal equations, times what a penalty of 1e-3 leaves of their condition.
+    expect(Math.abs(one.explained - once.explained)).toBeLessThan(1e-3);
   });
 });
 
