@@ -1,7 +1,7 @@
 /**
  * Time to quality, the headline: seconds from the start of the demo (`tiltlm demo`, its config and its seed) to 45% women, of which it starts with 8%.
  * It is read from the run's metrics.jsonl: the first line, a step's or an evaluation's, whose moment `women` is at least 0.45. A step's moment is that of
- * its 1,024 training texts, drawn from the proposal, which is an earlier policy: it never runs ahead of the policy.
+ * its 512 training texts, drawn from the proposal, which is an earlier policy: it never runs ahead of the policy.
  */
 
 import { spawn } from "node:child_process";
