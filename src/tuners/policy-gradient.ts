@@ -221,7 +221,8 @@ export const policyGradientObjective = (options: PolicyGradientOptions): Objecti
       if (baseline === "prefix") {
         const logTokens = stopGradient(tokenLogPolicy);
         const logPolicyBefore = sub(cumulativeSum(logTokens), logTokens);
-        const excess = mul(sub(exp(sub(inputs["logPrefixTarget"]!, logPolicyBefore)), 1), mask);
+        // Masked before it is a ratio: beyond a text's end it would be 1/pi(x), which may be too large for a number.
+        const excess = sub(exp(mul(sub(inputs["logPrefixTarget"]!, logPolicyBefore), mask)), 1);
         const found = prefixAdvantage(weighted, policyOverProposal(scores, ratio), mask, {
           excess,
           trust: inputs["prefixTrust"]!,
