@@ -16,6 +16,7 @@ import { lanesFor } from "../../src/run/setup.ts";
 import { createGenerator, samplingOf } from "../../src/sampling/generate.ts";
 import { createScorer, teacherForcing } from "../../src/sampling/log-prob.ts";
 import { methodOf } from "../../src/tuners/method.ts";
+import { fitPrefixValue } from "../../src/tuners/prefix-value.ts";
 import { createLaneTraining, createTraining } from "../../src/tuners/training.ts";
 import { createKeep } from "../support/keep.ts";
 import { tinyWeights, numberTokenizer as tokenizer } from "../support/tiny-model.ts";
@@ -60,6 +61,17 @@ test("weights that lie on the device give the texts and scores of those that are
   // They are not the scorer's to give back.
   await read.dispose();
   expect(await placed["transformer.ln_f.bias"]!.read()).toEqual(weights["transformer.ln_f.bias"]);
+});
+
+test("what prefixes promise is fitted to the same bits from weights that lie on the device and from those that are passed to it", async () => {
+  const ratios = samples.logProbs.map((_, b) => 0.5 + (b % 2));
+  const [found, wanted] = [
+    await fitPrefixValue(device, model, placed, samples, ratios),
+    await fitPrefixValue(device, model, weights, samples, ratios),
+  ];
+  expect(found).toEqual(wanted);
+  expect(found.probe).toHaveLength(2 * model.width + 1);
+  expect(found.probe.every(Number.isFinite)).toBe(true);
 });
 
 test("gradients that are added up in place are those that are not", async () => {
