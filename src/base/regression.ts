@@ -90,13 +90,18 @@ export const logisticRegression = async (features: Float64Array, wishes: Float64
       }
     }
     const direction = await ridge(curvature, slope, new Float64Array(n).fill(1e-9));
-    let size = 1;
     const at = (share: number): Float64Array => w.map((value, k) => value + share * direction[k]!);
+    let size = 1;
+    let next = at(size);
+    let found = loss(next);
     // NaN, from a curvature that has vanished, is no improvement either.
-    while (size > 1e-6 && !(loss(at(size)) < best)) size /= 2;
-    const found = loss(at(size));
+    while (size > 1e-6 && !(found < best)) {
+      size /= 2;
+      next = at(size);
+      found = loss(next);
+    }
     if (!(found < best - 1e-12)) break;
-    w = at(size);
+    w = next;
     best = found;
   }
   return w;

@@ -153,7 +153,7 @@ const begin = async (
       target: fitted.target,
       fit: fitted.report,
       partition: fitted.partition,
-      ...(await prefixValueOf(setup, method, fitted, context)),
+      ...(await prefixValueOf(setup, method, fitted, context).catch(orDiscard)),
     },
     before: undefined as never,
     latest: undefined,
@@ -257,11 +257,11 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
     });
     const sampled = context.clock();
     // Features are measured on this thread while the lanes score.
-    const scoring = async () => {
+    const scoring = async (): Promise<{ readonly base: Scores; readonly scored: number }> => {
       const onScored = (done: number): void => onPart(drawingPart + ((1 - drawingPart) * done) / count);
       const drawnFromBase = isBase();
       if (drawnFromBase && (prefixValue === undefined || purpose === "proposal"))
-        return { base: samples as Scores, scored: context.clock() };
+        return { base: samples, scored: context.clock() };
       const scores = await baseScorer.score(samples, onScored);
       const { logProbs, tokenLogProbs } = drawnFromBase ? samples : scores;
       return { base: { ...scores, logProbs, tokenLogProbs }, scored: context.clock() };

@@ -190,7 +190,7 @@ const policyGradient = (
     { baseline: running }: Controls,
     count: number,
   ): Float64Array => {
-    if (baseline === "none" || baseline === "prefix") throw new Error(`method: ${baseline} is no baseline of sequences`);
+    if (baseline === "prefix") throw new Error("method: expected a baseline of sequences");
     if (baseline === "z") return new Float64Array(count).fill(1);
     if (baseline === "running") return new Float64Array(count).fill(given(running, "a running baseline"));
     return batchBaseline(baseline, rewardsAtProposal(options, scores));

@@ -4,7 +4,7 @@
  *   ascend  E_{x~q}[ A(x) grad log pi(x) ],      A = (pi/q) (R - B)
  *
  * A method is its reward R, which may depend on the policy, and its baseline B. Sampling from the policy itself is the case q = pi. The GDC family has
- * R = p/pi and B = 0 or 1, so that A = p/q - pi/q; the papers' update over Z. No gradient flows through A.
+ * R = p/pi and B = 0, 1, so that A = p/q - pi/q, the papers' update over Z, or that of each token's prefix (M50). No gradient flows through A.
  */
 
 import { tensor } from "../base/tensor.ts";
