@@ -217,7 +217,9 @@ const open = async (directory: string, threads: number) => {
     step: async ({ count, microBatch = 16, batch = 256, ceilings: wanted = false }: Amount & { readonly ceilings?: boolean }) => {
       const held = await tunerOf(gdc, microBatch);
       const a = await scorerOf(microBatch);
-      const q = await generatorOf(batch);
+      // A run opens the generator of a large model for each step, and has closed it when it learns; a revision of before it did has no say in it.
+      const isLarge = library.isLarge?.(model) ?? false;
+      const kept = isLarge ? undefined : await generatorOf(batch);
       const ceilings: number[] = [];
       let outside = 0;
       const look = async (): Promise<void> => {
@@ -229,6 +231,7 @@ const open = async (directory: string, threads: number) => {
       if (wanted) await probe();
       const start = performance.now();
       await look();
+      const q = kept ?? (await openGenerator(baseWeights, batch));
       const drawn = await timed(() => q.generate({ count, key }));
       await look();
       const samples = drawn.result;
@@ -238,6 +241,7 @@ const open = async (directory: string, threads: number) => {
       const matrix = await measure(samples);
       const logTarget = library.logTargetOf(target, matrix, logBase);
       const logZ = library.partitionEstimate(partition).logZ.value;
+      if (kept === undefined) await q.dispose();
       const learnt = await timed(() => learn(held, { samples, logBase, logTarget, logZ }));
       const { logPolicy, loss } = learnt.result;
       partition = library.updatePartition(

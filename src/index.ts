@@ -33,7 +33,7 @@ export { referenceDevice } from "./engine/runtime/reference.ts";
 export type { Axis, Shape } from "./engine/shape.ts";
 // --- models: architectures, weights and tokenizers in Hugging Face's formats
 export type { Parameters } from "./models/architecture.ts";
-export { type CausalModel, createCausalModel, type SequenceModel } from "./models/causal-model.ts";
+export { type CausalModel, createCausalModel, isLarge, type SequenceModel } from "./models/causal-model.ts";
 export { hfConfigOf, type ModelConfig, parameterShapes, parseModelConfig } from "./models/config.ts";
 export { loadModelDirectory, type ModelDirectory, type SaveOptions, saveModelDirectory } from "./models/directory.ts";
 export { initialWeights } from "./models/initial.ts";

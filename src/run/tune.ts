@@ -6,6 +6,7 @@
 import { runtimeError, TiltError } from "../base/errors.ts";
 import { logMeanExp, meanEstimate } from "../base/numeric.ts";
 import { copyAll, disposeAll, type PlacedTensors } from "../engine/runtime/device.ts";
+import { isLarge } from "../models/causal-model.ts";
 import type { DeviceTensors } from "../optim/adam.ts";
 import { averageStep, createAverager } from "../optim/average.ts";
 import { learningRateAt } from "../optim/schedule.ts";
@@ -216,7 +217,10 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
   const policyWeights = (): DeviceTensors => tuner.policyWeights(state.policy);
   const prefixValue = state.goal?.prefixValue;
   const baseScorer = await setup.scorerOf(setup.baseWeights, prefixValue?.probe);
-  /** What batches are drawn with: its weights are packed once. Not there while a model is evaluated, which takes as much room. */
+  /**
+   * What batches are drawn with: its weights are packed once. Not there while a model is evaluated, which takes as much room; of a large model not while it
+   * learns either, which takes most.
+   */
   let source: Generator | undefined;
   const closeSource = async (): Promise<void> => {
     await source?.dispose();
@@ -317,6 +321,7 @@ const tuneIn = async (setup: Setup, options: TuneOptions, context: RunContext, o
     const logZ = state.goal && partitionEstimate(state.goal.partition).logZ;
     const learningRate = learningRateAt(step, { ...config.optimizer, steps: config.steps });
     const trainStart = context.clock();
+    if (isLarge(setup.model)) await closeSource();
     const { every, samples: diagnosed } = config.diagnostics;
     const diagnostics = every > 0 && step % every === 0 ? await tuner.diagnose(state.policy, batch, diagnosed) : undefined;
     const { state: policy, report } = await tuner.step(state.policy, batch, learningRate, (done) =>

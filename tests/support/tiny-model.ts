@@ -60,10 +60,16 @@ const corpus = [
   "a dog and a bird and a bee",
 ];
 
-/** Writes a Hugging Face directory. Token 0 starts and ends texts; about one token in eight is an end token. */
-export const writeTinyModel = async (files: Files, path: string, family: "gpt2" | "llama", seed = 1): Promise<void> => {
+/** Writes a Hugging Face directory. Token 0 starts and ends texts; about one token in eight is an end token. @param change to the family's config */
+export const writeTinyModel = async (
+  files: Files,
+  path: string,
+  family: "gpt2" | "llama",
+  seed = 1,
+  change: Partial<ModelConfig> = {},
+): Promise<void> => {
   const { tokenizerJson, tokenizerConfig } = trainByteLevelBpe(corpus, { vocabularySize: 290, specialTokens: ["<|end|>"] });
-  const config = tinyConfigs[family];
+  const config = { ...tinyConfigs[family], ...change };
   const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
   await saveModelDirectory(files, path, {
     config,

@@ -51,7 +51,15 @@ const messages: Readonly<Record<string, Fields>> = {
     ints: [8, Kind.INT64, true],
     type: [20, Kind.INT32],
   },
-  TensorProto: { dims: [1, Kind.INT64, true], data_type: [2, Kind.INT32], name: [8, Kind.STRING], raw_data: [9, Kind.BYTES] },
+  TensorProto: {
+    dims: [1, Kind.INT64, true],
+    data_type: [2, Kind.INT32],
+    name: [8, Kind.STRING],
+    raw_data: [9, Kind.BYTES],
+    external_data: [13, "StringStringEntryProto", true],
+    data_location: [14, Kind.INT32],
+  },
+  StringStringEntryProto: { key: [1, Kind.STRING], value: [2, Kind.STRING] },
   ValueInfoProto: { name: [1, Kind.STRING], type: [2, "TypeProto"] },
   TypeProto: { tensor_type: [1, "TypeProto.Tensor"] },
   "TypeProto.Tensor": { elem_type: [1, Kind.INT32], shape: [2, "TensorShapeProto"] },
@@ -80,6 +88,8 @@ interface Tensor {
   readonly dims: readonly bigint[];
   readonly dataType: number;
   readonly rawData: Uint8Array;
+  readonly dataLocation: number;
+  readonly externalData: readonly { readonly key: string; readonly value: string }[];
 }
 interface Attribute {
   readonly name: string;
@@ -314,6 +324,19 @@ test("frozen inputs become initializers of that name and are no inputs any more"
     [["weight", [2n, 2n], [1, 2, 3, 4]]],
   );
   expect(model.node[0]!.input).toEqual(["x", "weight"]);
+});
+
+test("numbers of frozen inputs that are elsewhere stay outside, under the input's name", () => {
+  const x = input("x", "f32", ["B", 2]);
+  const weight = input("weight", "f32", [2, 2]);
+  const graph = { inputs: { x, weight }, outputs: { y: ops.gemm(x, weight) } };
+  const { initializer } = decode(onnxModel(graph, { device: "cpu", frozen: { weight: { dtype: "f32", shape: [2, 2] } } })).graph;
+  expect(
+    initializer.map(({ name, dims, dataType, rawData, dataLocation, externalData }) => ({
+      tensor: [name, dims, dataType, rawData.length, dataLocation],
+      outside: externalData.map(({ key, value }) => [key, value]),
+    })),
+  ).toEqual([{ tensor: ["weight", [2n, 2n], 1, 0, 1], outside: [["location", "weight"]] }]);
 });
 
 test("a named axis is measured from the input that has it, once", () => {

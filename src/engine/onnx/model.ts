@@ -1,29 +1,19 @@
 /**
  * Writes a graph as an ONNX model (IR version 10, opset 21). Field numbers are those of onnx.proto.
- * Inputs with a frozen tensor become initializers, which the runtime packs once.
+ * Inputs with a frozen tensor become initializers, which the runtime packs once; their numbers are in the model or beside it.
  */
 
 import { runtimeError } from "../../base/errors.ts";
-import { type DType, type HostTensor, sizeOf } from "../../base/tensor.ts";
+import type { DType, HostTensor } from "../../base/tensor.ts";
 import { type Attribute, ancestors, type DeviceName, type Emitter, type Graph, type TypeOf, type Value } from "../graph.ts";
 import { input, isInput } from "../ops/source.ts";
 import { type Axis, namesIn, type Shape, showShape } from "../shape.ts";
-import {
-  bytesField,
-  type Chunk,
-  floatField,
-  integerField,
-  join,
-  type Message,
-  messageField,
-  textField,
-  toBytes,
-} from "./protobuf.ts";
+import { bytesField, floatField, integerField, join, type Message, messageField, textField, toBytes } from "./protobuf.ts";
 
 const int64Type = 7;
 const types: Readonly<Record<DType, number>> = { f32: 1, f64: 1, i32: 6, bool: 9 };
 
-/** A tensor whose numbers are not here: its bytes are left out, to be put in by whoever has them. */
+/** A tensor whose numbers are not in the model, which says no more of them than the tensor's name: ONNX's external data. */
 export interface Elsewhere {
   readonly dtype: DType;
   readonly shape: readonly number[];
@@ -35,11 +25,14 @@ export const rawBytes = ({ dtype, data }: HostTensor): Uint8Array => {
   return new Uint8Array(stored.buffer, stored.byteOffset, stored.byteLength);
 };
 
-const chunkOf = (held: HostTensor | Elsewhere): Chunk =>
-  "data" in held ? rawBytes(held) : { of: held, length: sizeOf(held.shape) * (held.dtype === "bool" ? 1 : 4) };
+const tensorProto = (name: string, type: number, shape: readonly number[], numbers: Message): Message =>
+  join([...shape.map((size) => integerField(1, size)), integerField(2, type), textField(8, name), numbers]);
 
-const tensorProto = (name: string, type: number, shape: readonly number[], raw: Chunk): Message =>
-  join([...shape.map((size) => integerField(1, size)), integerField(2, type), textField(8, name), bytesField(9, raw)]);
+const ownNumbers = (raw: Uint8Array): Message => bytesField(9, raw);
+
+/** TensorProto.external_data, one location per tensor, and its data_location. */
+const numbersOutside = (name: string): Message =>
+  join([messageField(13, join([textField(1, "location"), textField(2, name)])), integerField(14, 1)]);
 
 const attributeProto = (name: string, value: Attribute): Message => {
   const named = textField(1, name);
@@ -80,7 +73,7 @@ export const scannedInputs = (inputs: Graph["inputs"], scan: Scan | undefined): 
 
 export interface ModelOptions {
   readonly device: DeviceName;
-  /** Inputs to be built in as constants. */
+  /** Inputs to be constants: built in, or left outside under their names. */
   readonly frozen?: Readonly<Record<string, HostTensor | Elsewhere>>;
   readonly scan?: Scan;
 }
@@ -91,11 +84,8 @@ const protobufLimit = 0x7fffffff;
 /** What an output is called in the model: ONNX has one name space for inputs and outputs, graphs have two. */
 export const outputName = (name: string): string => `output:${name}`;
 
-/** The graph as the bytes of an ONNX model; frozen tensors must be here. @throws TiltError when it would pass 2 GiB */
-export const onnxModel = (graph: Graph, options: ModelOptions): Uint8Array => toBytes(onnxMessage(graph, options));
-
-/** The same before its parts, frozen tensors among them, are copied together. */
-export const onnxMessage = (graph: Graph, { device, frozen = {}, scan }: ModelOptions): Message => {
+/** The graph as the bytes of an ONNX model. @throws TiltError when it would pass 2 GiB */
+export const onnxModel = (graph: Graph, { device, frozen = {}, scan }: ModelOptions): Uint8Array => {
   const nodes: Message[] = [];
   const initializers: Message[] = [];
   const names = new Map<Value, string>();
@@ -146,14 +136,14 @@ export const onnxMessage = (graph: Graph, { device, frozen = {}, scan }: ModelOp
     },
     initializer: (held) => {
       const name = fresh();
-      initializers.push(tensorProto(name, types[held.dtype], held.shape, rawBytes(held)));
+      initializers.push(tensorProto(name, types[held.dtype], held.shape, ownNumbers(rawBytes(held))));
       return name;
     },
     int64: (values) =>
       once(`int64:${values.join(",")}`, () => {
         const name = fresh();
         const raw = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
-        initializers.push(tensorProto(name, int64Type, [values.length], raw));
+        initializers.push(tensorProto(name, int64Type, [values.length], ownNumbers(raw)));
         return name;
       }),
     axis: (axis) => {
@@ -208,7 +198,9 @@ export const onnxMessage = (graph: Graph, { device, frozen = {}, scan }: ModelOp
   for (const [name, value] of Object.entries(graph.inputs)) {
     names.set(value, ownName(name));
     const held = frozen[name];
-    if (held !== undefined) initializers.push(tensorProto(name, types[held.dtype], held.shape, chunkOf(held)));
+    if (held === undefined) continue;
+    const numbers = "data" in held ? ownNumbers(rawBytes(held)) : numbersOutside(name);
+    initializers.push(tensorProto(name, types[held.dtype], held.shape, numbers));
   }
   for (const value of ancestors(Object.values(graph.outputs))) {
     if (isInput(value) && !names.has(value))
@@ -275,5 +267,5 @@ export const onnxMessage = (graph: Graph, { device, frozen = {}, scan }: ModelOp
       fix: "use a smaller model",
     });
   }
-  return model;
+  return toBytes(model);
 };

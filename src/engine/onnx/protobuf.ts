@@ -3,18 +3,8 @@
  * A message is a list of byte chunks, so that large tensors are referred to and not copied until the model is joined.
  */
 
-import { createPauses } from "../../base/pause.ts";
-
-/** Bytes that are not here: how many they are, and what knows them. */
-export interface Gap {
-  readonly length: number;
-  readonly of: object;
-}
-
-export type Chunk = Uint8Array | Gap;
-
 export interface Message {
-  readonly chunks: readonly Chunk[];
+  readonly chunks: readonly Uint8Array[];
   readonly size: number;
 }
 
@@ -34,15 +24,24 @@ const varint = (value: number | bigint): Uint8Array => {
 /** Bytes that are copied together at once: thousands of arrays of a few bytes each take longer to hand on. */
 const smallSize = 4096;
 
-const sizeOfAll = (chunks: readonly Chunk[]): number => chunks.reduce((total, chunk) => total + chunk.length, 0);
+const sizeOfAll = (chunks: readonly Uint8Array[]): number => chunks.reduce((total, chunk) => total + chunk.length, 0);
 
-const messageOf = (chunks: readonly Chunk[]): Message => {
-  const size = sizeOfAll(chunks);
-  const isSmall = size <= smallSize && chunks.every((chunk) => !("of" in chunk));
-  return { chunks: isSmall ? [joinBytes(chunks as readonly Uint8Array[])] : chunks, size };
+const joinBytes = (chunks: readonly Uint8Array[]): Uint8Array => {
+  const bytes = new Uint8Array(sizeOfAll(chunks));
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.length;
+  }
+  return bytes;
 };
 
-const of = (...chunks: Chunk[]): Message => messageOf(chunks);
+const messageOf = (chunks: readonly Uint8Array[]): Message => {
+  const size = sizeOfAll(chunks);
+  return { chunks: size <= smallSize ? [joinBytes(chunks)] : chunks, size };
+};
+
+const of = (...chunks: Uint8Array[]): Message => messageOf(chunks);
 
 export const join = (parts: readonly Message[]): Message => messageOf(parts.flatMap((part) => part.chunks));
 
@@ -56,7 +55,7 @@ export const floatField = (field: number, value: number): Message => {
   return of(tag(field, 5), bytes);
 };
 
-export const bytesField = (field: number, bytes: Chunk): Message => of(tag(field, 2), varint(bytes.length), bytes);
+export const bytesField = (field: number, bytes: Uint8Array): Message => of(tag(field, 2), varint(bytes.length), bytes);
 
 const encoder = new TextEncoder();
 export const textField = (field: number, text: string): Message => bytesField(field, encoder.encode(text));
@@ -64,48 +63,5 @@ export const textField = (field: number, text: string): Message => bytesField(fi
 export const messageField = (field: number, message: Message): Message =>
   join([of(tag(field, 2), varint(message.size)), message]);
 
-/** Bytes that are copied in a few milliseconds. */
-const pieceSize = 4 * 2 ** 20;
-
-/** One array of them all; where there is only one, that. */
-export const joinBytes = (chunks: readonly Uint8Array[]): Uint8Array => {
-  if (chunks.length === 1) return chunks[0]!;
-  const bytes = new Uint8Array(sizeOfAll(chunks));
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.length;
-  }
-  return bytes;
-};
-
-/** The same in turns, and always a new array: of a large model it takes most of a second. */
-const joinBytesInTurns = async (chunks: readonly Uint8Array[]): Promise<Uint8Array> => {
-  const bytes = new Uint8Array(sizeOfAll(chunks));
-  const pause = createPauses();
-  let at = 0;
-  for (const chunk of chunks) {
-    for (let start = 0; start < chunk.length; start += pieceSize) {
-      bytes.set(chunk.subarray(start, start + pieceSize), at + start);
-      await pause();
-    }
-    at += chunk.length;
-  }
-  return bytes;
-};
-
-/** A message that has no gaps as one array. */
-export const toBytes = ({ chunks }: Message): Uint8Array => joinBytes(chunks as readonly Uint8Array[]);
-
-/** A message in turns: what lies between its gaps is joined. */
-export const toPartsInTurns = async ({ chunks }: Message): Promise<Chunk[]> => {
-  const parts: Chunk[] = [];
-  let own: Uint8Array[] = [];
-  for (const chunk of chunks) {
-    if ("of" in chunk) {
-      parts.push(await joinBytesInTurns(own), chunk);
-      own = [];
-    } else own.push(chunk);
-  }
-  return [...parts, await joinBytesInTurns(own)];
-};
+/** A message as one array of bytes, of its own. */
+export const toBytes = ({ chunks }: Message): Uint8Array => joinBytes(chunks);

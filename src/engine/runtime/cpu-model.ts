@@ -1,13 +1,12 @@
 /** What ONNX Runtime on the CPU is given of a graph, on whichever thread it runs. */
 
 import { giveWay } from "../../base/pause.ts";
-import { sizeOf } from "../../base/tensor.ts";
+import { sizeOf, zeros } from "../../base/tensor.ts";
 import type { Graph, TypeOf } from "../graph.ts";
-import { onnxMessage, type Scan, scannedInputs } from "../onnx/model.ts";
-import { type Chunk, toPartsInTurns } from "../onnx/protobuf.ts";
+import { onnxModel, type Scan, scannedInputs } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
 import { simplify } from "../simplify.ts";
-import type { CompileOptions } from "./device.ts";
+import type { CompileOptions, PlacedTensors } from "./device.ts";
 
 export interface SessionSpec {
   /** The outputs of the graph, by its own names. */
@@ -25,8 +24,9 @@ export interface SessionSpec {
 }
 
 export interface CpuModel {
-  /** The model's bytes; a gap is a frozen tensor that lies on a device. */
-  readonly parts: readonly Chunk[];
+  readonly bytes: Uint8Array;
+  /** Tensors that the model names and does not hold: the frozen ones. */
+  readonly outside: PlacedTensors;
   /** What a run must be given. */
   readonly fed: Readonly<Record<string, TypeOf>>;
   readonly spec: SessionSpec;
@@ -46,8 +46,16 @@ export const cpuModel = async (
   await giveWay();
   const given = scan === undefined ? {} : { scan };
   const [inModel, inSession] = caches.length === 0 ? [given, {}] : [{}, given];
+  const needed = Object.entries(frozen).filter(([name]) => name in graph.inputs);
+  // ONNX Runtime takes nothing for a missing tensor: what is empty is told in the model.
+  const isEmpty = ({ shape }: { readonly shape: readonly number[] }): boolean => sizeOf(shape) === 0;
+  const named = needed.map(([name, held]) => [
+    name,
+    isEmpty(held) ? zeros(held.dtype, held.shape) : { dtype: held.dtype, shape: held.shape },
+  ]);
   return {
-    parts: await toPartsInTurns(onnxMessage(simplified, { device: "cpu", frozen, ...inModel })),
+    bytes: onnxModel(simplified, { device: "cpu", frozen: Object.fromEntries(named), ...inModel }),
+    outside: Object.fromEntries(needed.filter(([, held]) => !isEmpty(held))),
     fed: Object.fromEntries(Object.entries(types).filter(([name]) => !(name in frozen) && !caches.includes(name))),
     spec: {
       outputs: Object.keys(graph.outputs),

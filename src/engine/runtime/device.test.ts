@@ -184,6 +184,37 @@ describe.each(devices)("%s", (_title, device) => {
     await program.dispose();
   });
 
+  test("frozen inputs may be of any name, type and size, and lie anywhere", async () => {
+    const mixed = {
+      x: input("x", "f32", ["B", 2]),
+      "../größe/1": input("../größe/1", "f32", [2, 2]),
+      order: input("order", "i32", [2]),
+      kept: input("kept", "bool", [2]),
+      none: input("none", "f32", [0, 2]),
+      scale: input("scale", "f32", []),
+    };
+    const product = ops.gemm(mixed.x, ops.gatherRows(mixed["../größe/1"], mixed.order));
+    const y = ops.mul(ops.concat([ops.where(mixed.kept, product, 0), mixed.none], 0), mixed.scale);
+    const weight = device.upload(tensor("f32", [2, 2], Float32Array.of(9, 1, 2, 3, 4, 9).subarray(1, 5)));
+    const frozen = {
+      "../größe/1": weight,
+      order: laneDevice().upload(i32([2], [1, 0])),
+      kept: tensor("bool", [2], [1, 0]),
+      none: f32([0, 2], []),
+      scale: tensor("f64", [], [0.5]),
+      stranger: f32([1], [1]),
+    };
+    const program = await device.compile({ inputs: mixed, outputs: { y } }, { frozen });
+    weight.dispose();
+    const result = await (await program.run({ x: f32([2, 2], [1, 2, 3, 4]) }))["y"]!.read();
+    // [1, 2] and [3, 4] times [[3, 4], [1, 2]], of which the first column stays
+    expect([result.shape, [...result.data]]).toEqual([
+      [2, 2],
+      [(3 + 2 * 1) / 2, 0, (3 * 3 + 4 * 1) / 2, 0],
+    ]);
+    await program.dispose();
+  });
+
   test("an index outside its table is an error that says where it happened", async () => {
     const at = input("at", "i32", [1]);
     const program = await device.compile({ inputs: { weight, at }, outputs: { y: ops.gatherRows(weight, at) } });
@@ -214,6 +245,28 @@ describe.each(devices)("%s", (_title, device) => {
     expect([...(await y!.read()).data]).toEqual([11111]);
     await program.dispose();
   });
+});
+
+test("ONNX Runtime has what it needs of frozen inputs once it has compiled: small or large, to be packed or looked up", async () => {
+  // If it went on reading them, giving them back would be reading freed memory.
+  for (const size of [2, 300]) {
+    const x = input("x", "f32", [1, size]);
+    const at = input("at", "i32", [1]);
+    const inputs = { factor: input("factor", "f32", [size, size]), table: input("table", "f32", [size, size]) };
+    const graph = {
+      inputs: { x, at, ...inputs },
+      outputs: { y: ops.add(ops.gemm(x, inputs.factor), ops.gatherRows(inputs.table, at)) },
+    };
+    const ones = () => tensor("f32", [size, size], new Float32Array(size * size).fill(1));
+    const frozen = { factor: ones(), table: ones() };
+    const program = await cpuDevice({ threads: 1 }).compile(graph, { frozen });
+    for (const { data } of Object.values(frozen)) data.fill(7);
+    const { y } = await readAll(
+      await program.run({ x: tensor("f32", [1, size], new Float32Array(size).fill(1)), at: i32([1], [1]) }),
+    );
+    expect(y!.data.every((number) => number === size + 1)).toBe(true);
+    await program.dispose();
+  }
 });
 
 test("a frozen input that does not fit is refused when compiling", async () => {

@@ -3,8 +3,6 @@
 import { parentPort } from "node:worker_threads";
 import { messageOf } from "../../base/errors.ts";
 import { type HostTensor, zeros } from "../../base/tensor.ts";
-import { rawBytes } from "../onnx/model.ts";
-import { joinBytes } from "../onnx/protobuf.ts";
 import type { Answer, Held, Passed, Request } from "./lane.node.ts";
 import { freeBuffer } from "./memory.node.ts";
 import { openSession, type Session } from "./session.node.ts";
@@ -33,9 +31,8 @@ const work = async (
     return { tensor: held };
   }
   if (request.kind === "compile") {
-    const bytes = joinBytes(request.parts.map((part) => ("held" in part ? rawBytes(found(part)) : part)));
-    sessions.set(request.program, await openSession(bytes, request.spec));
-    freeBuffer(bytes);
+    const outside = Object.fromEntries(Object.entries(request.outside).map(([name, held]) => [name, found({ held })]));
+    sessions.set(request.program, await openSession(request.bytes, outside, request.spec));
     return {};
   }
   const session = sessions.get(request.program)!;

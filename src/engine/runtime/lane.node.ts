@@ -6,8 +6,8 @@
 
 import { Worker } from "node:worker_threads";
 import { runtimeError, TiltError } from "../../base/errors.ts";
+import { createPauses } from "../../base/pause.ts";
 import type { HostTensor } from "../../base/tensor.ts";
-import { rawBytes } from "../onnx/model.ts";
 import { bindInputs } from "../shape.ts";
 import { cpuModel, flattened, type SessionSpec } from "./cpu-model.ts";
 import { type Device, type DeviceTensor, onHost, type RunOptions } from "./device.ts";
@@ -28,8 +28,9 @@ export type Request =
       readonly kind: "compile";
       readonly id: number;
       readonly program: number;
-      /** The model's bytes; between them tensors that the lane holds. */
-      readonly parts: readonly (Uint8Array | { readonly held: number })[];
+      /** The model; and by their names in it, the numbers of tensors that the lane holds and the model does not. */
+      readonly bytes: Uint8Array;
+      readonly outside: Readonly<Record<string, number>>;
       readonly spec: SessionSpec;
     }
   | {
@@ -155,17 +156,28 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
       return heldTensor({ held, dtype: "f32", shape });
     },
     compile: async (graph, options = {}) => {
-      const { parts, fed, spec } = await cpuModel(graph, options, threads);
+      const { bytes, outside, fed, spec } = await cpuModel(graph, options, threads);
       const kept = options.kept ?? [];
       const program = numbers++;
-      const own = parts.flatMap((part) => ("of" in part ? [] : [part.buffer as ArrayBuffer]));
-      const placed = parts.map(async (part) => {
-        if (!("of" in part)) return part;
-        const tensor = part.of as DeviceTensor;
-        const held = places.get(tensor);
-        return held === undefined ? rawBytes(compact(await tensor.read())) : { held };
-      });
-      await ask({ kind: "compile", program, parts: await Promise.all(placed), spec }, own);
+      const pause = createPauses();
+      const found: Record<string, number> = {};
+      /** Tensors that are not on this lane yet are, for as long as it takes to compile. */
+      const visitors: DeviceTensor[] = [];
+      for (const [name, tensor] of Object.entries(outside)) {
+        const held = "read" in tensor ? places.get(tensor) : undefined;
+        if (held !== undefined) found[name] = held;
+        else {
+          const visitor = hold("read" in tensor ? await tensor.read() : tensor, false);
+          visitors.push(visitor);
+          found[name] = places.get(visitor)!;
+          await pause();
+        }
+      }
+      try {
+        await ask({ kind: "compile", program, bytes, outside: found, spec }, [bytes.buffer as ArrayBuffer]);
+      } finally {
+        for (const visitor of visitors) visitor.dispose();
+      }
       return {
         run: async (inputs, runOptions) => {
           const bindings = bindInputs("cpu", fed, spec.piecewise ? flattened(inputs) : inputs);

@@ -1,11 +1,9 @@
 /** ONNX Runtime in Node as a device, on the thread that calls it: runs block it. For a thread that must answer others, see lane.node.ts. */
 
 import { type HostTensor, zeros } from "../../base/tensor.ts";
-import { rawBytes } from "../onnx/model.ts";
-import { joinBytes } from "../onnx/protobuf.ts";
 import { bindInputs } from "../shape.ts";
 import { cpuModel, flattened } from "./cpu-model.ts";
-import { type Device, type DeviceTensor, onHost } from "./device.ts";
+import { type Device, onHost, readAll } from "./device.ts";
 import { openSession } from "./session.node.ts";
 
 /** ONNX Runtime on the CPU. `threads` 0 lets it take one per core. */
@@ -15,9 +13,8 @@ export const cpuDevice = (options: { readonly threads?: number } = {}): Device =
   adopt: onHost,
   zeros: (shape) => onHost(zeros("f32", shape)),
   compile: async (graph, compileOptions = {}) => {
-    const { parts, fed, spec } = await cpuModel(graph, compileOptions, options.threads ?? 0);
-    const own = parts.map(async (part) => ("of" in part ? rawBytes(await (part.of as DeviceTensor).read()) : part));
-    const session = await openSession(joinBytes(await Promise.all(own)), spec);
+    const { bytes, outside, fed, spec } = await cpuModel(graph, compileOptions, options.threads ?? 0);
+    const session = await openSession(bytes, await readAll(outside), spec);
     return {
       run: async (inputs, runOptions) => {
         const bindings = bindInputs("cpu", fed, spec.piecewise ? flattened(inputs) : inputs);

@@ -3,7 +3,7 @@
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { messageOf, runtimeError } from "../../base/errors.ts";
 import { type DType, type HostTensor, sizeOf, tensor, zeros } from "../../base/tensor.ts";
-import { outputName } from "../onnx/model.ts";
+import { outputName, rawBytes } from "../onnx/model.ts";
 import type { SessionSpec } from "./cpu-model.ts";
 import type { RunOptions } from "./device.ts";
 import { freeBuffer } from "./memory.node.ts";
@@ -32,9 +32,13 @@ export interface Session {
 /** Elements of a piece: a megabyte of each tensor. */
 const pieceSize = 2 ** 18;
 
-/** @throws TiltError (runtime) when ONNX Runtime refuses the model */
+/**
+ * @param outside what the model names and does not hold. The runtime copies what it needs of it: it is not looked at any more afterwards
+ * @throws TiltError (runtime) when ONNX Runtime refuses the model
+ */
 export const openSession = async (
   model: Uint8Array,
+  outside: Readonly<Record<string, HostTensor>>,
   { outputs, caches, cacheRows, scan, piecewise, threads }: SessionSpec,
 ): Promise<Session> => {
   const session = await InferenceSession.create(model, {
@@ -42,6 +46,7 @@ export const openSession = async (
     graphOptimizationLevel: "all",
     // A plan of the first run's memory would be allocated beside that memory: twice as much, no faster (docs/log.md).
     enableMemPattern: false,
+    externalData: Object.entries(outside).map(([path, held]) => ({ path, data: rawBytes(held) })),
     // Errors are thrown, with the same words.
     logSeverityLevel: 4,
     ...(threads > 0 ? { intraOpNumThreads: threads } : {}),
