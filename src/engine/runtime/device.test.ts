@@ -215,6 +215,37 @@ describe.each(devices)("%s", (_title, device) => {
     await program.dispose();
   });
 
+  test.each([2, 300])("a product with a transposed left operand and %i columns", async (columns) => {
+    const [a, b] = [input("a", "f32", ["N", 3]), input("b", "f32", ["N", columns])];
+    const [named, more] = [input("named", "f32", [2, "B"]), input("more", "f32", [3, columns])];
+    const outputs = {
+      sum: ops.gemm(a, b, more, { transposeA: true }),
+      turned: ops.gemm(a, ops.transpose(b, [1, 0]), undefined, { transposeA: true, transposeB: true }),
+      open: ops.gemm(named, ops.slice(more, 0, 0, 2), undefined, { transposeA: true }),
+    };
+    const program = await device.compile({ inputs: { a, b, named, more }, outputs });
+    const counted = (rows: number, width: number): HostTensor =>
+      f32(
+        [rows, width],
+        Float32Array.from({ length: rows * width }, (_, i) => (i % 7) - 3),
+      );
+    const given = { a: counted(4, 3), b: counted(4, columns), named: counted(2, 5), more: counted(3, columns) };
+    const found = await readAll(await program.run(given));
+    const at = ({ shape, data }: HostTensor, i: number, j: number): number => data[i * shape[1]! + j]!;
+    const product = (left: HostTensor, right: HostTensor, i: number, j: number): number =>
+      Array.from({ length: left.shape[0]! }, (_, k) => at(left, k, i) * at(right, k, j)).reduce((x, y) => x + y);
+    // Small whole numbers: without any rounding.
+    for (let j = 0; j < columns; j++) {
+      for (let i = 0; i < 3; i++) {
+        expect(at(found["sum"]!, i, j) - at(given.more, i, j) === product(given.a, given.b, i, j)).toBe(true);
+        expect(at(found["turned"]!, i, j) === product(given.a, given.b, i, j)).toBe(true);
+      }
+      for (let i = 0; i < 5; i++) expect(at(found["open"]!, i, j) === product(given.named, given.more, i, j)).toBe(true);
+    }
+    expect(found["open"]!.shape).toEqual([5, columns]);
+    await program.dispose();
+  });
+
   test("an index outside its table is an error that says where it happened", async () => {
     const at = input("at", "i32", [1]);
     const program = await device.compile({ inputs: { weight, at }, outputs: { y: ops.gatherRows(weight, at) } });
