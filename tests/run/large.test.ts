@@ -56,14 +56,13 @@ const openWhileLearning = async (name: "small" | "large"): Promise<Set<number>> 
   const config = parseRunConfig(
     {
       base: join(root, name),
-      sequence: { maxTokens: 6 },
+      sequence: { maxTokens: 2 },
       features: { even: { batch: (sequences: readonly Sequence[]) => sequences.map(({ ids }) => ids[0]! % 2 === 0) } },
-      target: { moments: { even: 0.6 }, samples: 32 },
-      batch: { samples: 16, microBatch: 8 },
-      proposal: { updateEvery: 2, samples: 16, criterion: "interval" },
-      steps: 2,
-      evaluate: { every: 2, samples: 8 },
-      checkpoint: { every: 2, keep: 1 },
+      target: { moments: { even: 0.6 }, samples: 16 },
+      batch: { samples: 8, microBatch: 8 },
+      steps: 1,
+      evaluate: { every: 1, samples: 4 },
+      checkpoint: { every: 1, keep: 1 },
     },
     "test",
   );
