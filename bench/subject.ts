@@ -218,8 +218,7 @@ const open = async (directory: string, threads: number) => {
       const held = await tunerOf(gdc, microBatch);
       const a = await scorerOf(microBatch);
       // A run opens the generator of a large model for each step, and has closed it when it learns; a revision of before it did has no say in it.
-      const isLarge = library.isLarge?.(model) ?? false;
-      const kept = isLarge ? undefined : await generatorOf(batch);
+      const kept = library.isLarge?.(model) ? undefined : await generatorOf(batch);
       const ceilings: number[] = [];
       let outside = 0;
       const look = async (): Promise<void> => {

@@ -160,20 +160,18 @@ export const laneDevice = ({ threads = 1 }: { readonly threads?: number } = {}):
       const kept = options.kept ?? [];
       const program = numbers++;
       const pause = createPauses();
-      const found: Record<string, number> = {};
       /** Tensors that are not on this lane yet are, for as long as it takes to compile. */
       const visitors: DeviceTensor[] = [];
-      for (const [name, tensor] of Object.entries(outside)) {
-        const held = "read" in tensor ? places.get(tensor) : undefined;
-        if (held !== undefined) found[name] = held;
-        else {
-          const visitor = hold("read" in tensor ? await tensor.read() : tensor, false);
-          visitors.push(visitor);
-          found[name] = places.get(visitor)!;
-          await pause();
-        }
-      }
+      const visit = async (tensor: HostTensor | DeviceTensor): Promise<DeviceTensor> => {
+        const visitor = hold("read" in tensor ? await tensor.read() : tensor, false);
+        visitors.push(visitor);
+        await pause();
+        return visitor;
+      };
       try {
+        const found: Record<string, number> = {};
+        for (const [name, tensor] of Object.entries(outside))
+          found[name] = places.get("read" in tensor && places.has(tensor) ? tensor : await visit(tensor))!;
         await ask({ kind: "compile", program, bytes, outside: found, spec }, [bytes.buffer as ArrayBuffer]);
       } finally {
         for (const visitor of visitors) visitor.dispose();
