@@ -21,7 +21,7 @@ export interface RowCaches {
 }
 
 /** Room is taken in pieces of this many rows: reading room that is not filled yet costs time. */
-const capacityStep = 16;
+const capacityStep = 8;
 
 /** A cache: a buffer that is kept for the next batch too (fresh memory costs a page fault every 4 KiB), of which the beginning is in use. */
 interface Cache<D extends "f32" | "f64"> {
